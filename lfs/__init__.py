@@ -1,0 +1,1 @@
+"""Bytes: moving and proving large files. Knows neither the registry nor the sidecar."""

@@ -1,0 +1,1 @@
+"""The registry: git, Git LFS and the Hub API over one set of commits."""

@@ -1,0 +1,1 @@
+"""Git formats and protocol: packs, refs, upload-pack, receive-pack."""

@@ -1,0 +1,1 @@
+"""Doors: wire shapes in, desk called, wire shapes out."""
