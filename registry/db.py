@@ -1,0 +1,121 @@
+"""The database: engine, read and write transactions, and what its failures mean.
+
+SQLite runs in WAL mode with `synchronous=FULL`; a write transaction takes the write lock at once (`BEGIN IMMEDIATE`),
+so two writers queue instead of failing half-way. PostgreSQL reads run in one snapshot (REPEATABLE READ, read only);
+writes run in READ COMMITTED and lock the rows they decide on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from registry.errors import Busy
+
+_WRITE = "weightroom_write"
+
+
+def now() -> datetime:
+    """Tell the time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """One connection pool. Thread-safe; close it with `dispose`."""
+
+    def __init__(self, url: str, *, pool: int = 48, busy_timeout_ms: int = 5000) -> None:
+        self.url = make_url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = self._sqlite_engine(pool, busy_timeout_ms) if self.sqlite else self._server_engine(pool)
+        self._reader = self._engine if self.sqlite else self._snapshot_reader()
+        self._writer = self._engine.execution_options(**{_WRITE: True})
+
+    def _sqlite_engine(self, pool: int, busy_timeout_ms: int) -> sa.Engine:
+        engine = sa.create_engine(self.url, pool_size=pool, max_overflow=8, connect_args={"check_same_thread": False})
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: Any, record: object) -> None:
+            # The driver's own BEGIN is late and never IMMEDIATE; ours is issued below.
+            connection.isolation_level = None
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=FULL",
+                "foreign_keys=ON",
+                f"busy_timeout={busy_timeout_ms}",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            write = connection.get_execution_options().get(_WRITE, False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+        return engine
+
+    def _server_engine(self, pool: int) -> sa.Engine:
+        # A pooled connection may have died with its server; the ping costs a round trip and saves a failed request.
+        return sa.create_engine(self.url, pool_size=pool, max_overflow=8, pool_pre_ping=True)
+
+    def _snapshot_reader(self) -> sa.Engine:
+        return self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a read transaction: every statement in it sees the same instant.
+
+        Raises: Busy (the database does not answer).
+        """
+        with _translated(), self._reader.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a write transaction; it commits when the block ends well and rolls back otherwise.
+
+        Raises: Busy (locked for longer than the busy timeout, or the database does not answer).
+        """
+        with _translated(), self._writer.begin() as connection:
+            yield connection
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine itself, for migrations."""
+        return self._engine
+
+    def dispose(self) -> None:
+        """Close every pooled connection."""
+        self._engine.dispose()
+
+
+def lock_repo(connection: Connection, repo_id: int) -> None:
+    """Take the repo's row lock until the transaction ends. SQLite holds the one write lock already."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(sa.text("SELECT 1 FROM repos WHERE id = :id FOR UPDATE"), {"id": repo_id})
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise Busy("The database does not answer; try again in a few seconds.") from error
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_conflict(error):
+            raise Busy("The database could not finish this now; try again.") from error
+        raise
+
+
+def _is_conflict(error: DBAPIError) -> bool:
+    """True for deadlocks and serialisation failures (SQLSTATE 40P01, 40001), which a repeat may not meet again."""
+    original = error.orig
+    if isinstance(original, sqlite3.Error):
+        return False
+    return getattr(original, "sqlstate", None) in ("40001", "40P01")

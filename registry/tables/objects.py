@@ -1,0 +1,131 @@
+"""Bytes the database knows of: packs and their repos, pushes, pointers, LFS objects, links, uploads, locks."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, String, Table, Text
+
+from registry.tables.meta import Id, Moment, metadata
+
+packs = Table(
+    "packs",
+    metadata,
+    # SHA-256 of the pack file; the store key follows from it.
+    Column("id", String(64), primary_key=True),
+    Column("git_sha1", String(40), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("objects", BigInteger, nullable=False),
+    Column("commits", BigInteger, nullable=False),
+    Column("idx_oid", String(64), nullable=False),
+    Column("idx_bytes", BigInteger, nullable=False),
+    Column("intro_oid", String(64), nullable=False),
+    Column("intro_bytes", BigInteger, nullable=False),
+    Column("why", String(8), nullable=False),
+    # stored: bytes are durable, no repo shows them yet. condemned: waits out its grace before deletion.
+    Column("state", String(10), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("condemned_at", Moment, nullable=True),
+    CheckConstraint("state IN ('stored', 'live', 'condemned')", name="state"),
+    CheckConstraint("why IN ('push', 'api', 'import', 'fork', 'repack')", name="why"),
+)
+
+repo_packs = Table(
+    "repo_packs",
+    metadata,
+    Column("repo_id", ForeignKey("repos.id"), primary_key=True),
+    Column("pack_id", ForeignKey("packs.id"), primary_key=True),
+    # Rising per repo, so that readers try the newest pack first.
+    Column("ordinal", BigInteger, nullable=False),
+    Column("added_at", Moment, nullable=False),
+    Index("ix_repo_packs_pack_id", "pack_id"),
+)
+
+pushes = Table(
+    "pushes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("repo_id", ForeignKey("repos.id"), nullable=False),
+    Column("actor_id", Id, nullable=True),
+    Column("node", String(64), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("bytes", BigInteger, nullable=False, default=0),
+    Column("objects", BigInteger, nullable=False, default=0),
+    Column("reason", Text, nullable=False, default=""),
+    Column("started_at", Moment, nullable=False),
+    Column("finished_at", Moment, nullable=True),
+)
+
+# One row per distinct pointer blob of a repo, at its first introduction: the roots of LFS reclaim.
+pointers = Table(
+    "pointers",
+    metadata,
+    Column("repo_id", ForeignKey("repos.id"), primary_key=True),
+    Column("blob", String(40), primary_key=True),
+    Column("oid", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("commit", String(40), nullable=False),
+    Index("ix_pointers_repo_id_oid", "repo_id", "oid"),
+)
+
+lfs_objects = Table(
+    "lfs_objects",
+    metadata,
+    Column("oid", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    # Where the bytes lie; never guessed from the oid.
+    Column("key", String(200), nullable=False),
+    Column("kind", String(8), nullable=False, default="whole"),
+    Column("state", String(10), nullable=False),
+    Column("stored_at", Moment, nullable=False),
+    Column("condemned_at", Moment, nullable=True),
+    Column("checked_at", Moment, nullable=True),
+    CheckConstraint("state IN ('stored', 'condemned', 'deleting', 'damaged')", name="state"),
+)
+
+# The row that opens an object to a repo. It exists only after proof that the uploader holds the bytes.
+lfs_links = Table(
+    "lfs_links",
+    metadata,
+    Column("repo_id", ForeignKey("repos.id"), primary_key=True),
+    Column("oid", ForeignKey("lfs_objects.oid"), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("linked_by", Id, nullable=True),
+    Column("linked_at", Moment, nullable=False),
+    # Refreshed, at most daily, when a batch answers "already stored": keeps an upload whose commit is still to come.
+    Column("seen_at", Moment, nullable=False),
+    Index("ix_lfs_links_oid", "oid"),
+)
+
+lfs_uploads = Table(
+    "lfs_uploads",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("repo_id", ForeignKey("repos.id"), nullable=False),
+    Column("actor_id", Id, nullable=True),
+    Column("oid", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mode", String(10), nullable=False),
+    Column("key", String(200), nullable=False, default=""),
+    Column("state", String(10), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    CheckConstraint("state IN ('open', 'done')", name="state"),
+    Index("ix_lfs_uploads_repo_id", "repo_id"),
+    Index("ix_lfs_uploads_expires_at", "expires_at"),
+)
+
+lfs_locks = Table(
+    "lfs_locks",
+    metadata,
+    # 32 hex digits and no dashes: client scripts match `\w+`.
+    Column("id", String(32), primary_key=True),
+    # Rising, so that pages neither lose nor repeat a lock.
+    Column("serial", Integer, nullable=False),
+    Column("repo_id", ForeignKey("repos.id"), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("ref", Text, nullable=False, default=""),
+    Column("owner_id", ForeignKey("users.id"), nullable=False),
+    Column("locked_at", Moment, nullable=False),
+    Index("uq_lfs_locks_repo_id_path", "repo_id", "path", unique=True),
+    Index("uq_lfs_locks_repo_id_serial", "repo_id", "serial", unique=True),
+)
