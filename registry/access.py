@@ -3,7 +3,7 @@
 Token, user, rights and repo are read in one statement on every request and never cached, so that revoking a token or
 closing a repo works at once. A repo that the actor may not see looks exactly like one that does not exist.
 
-    role on a repo = owner: admin · organisation member: their role · collaborator: their role · public: at least read
+    role on a repo = owner: admin · organisation member: their role · public: at least read
     a token narrows it: `read` tokens read; `write` tokens use every right of their user; `admin` tokens also act for
     the whole instance, if their user is an admin
 """
@@ -24,7 +24,7 @@ from registry.errors import BadToken, NeedsLogin, NotAllowed, RepoAbsent
 from registry.names import RepoId, RepoType
 from registry.tables.identity import memberships, namespaces, users
 from registry.tables.identity import tokens as token_table
-from registry.tables.repos import collaborators, moves, refs, repos
+from registry.tables.repos import moves, refs, repos
 
 Act = Literal["read", "write", "admin"]
 
@@ -170,7 +170,7 @@ class Access:
     def _role(self, actor: Actor, row: AnyRow) -> Act | None:
         if actor.anonymous:
             return "read" if row.visibility == "public" and self._anonymous_read else None
-        rank = max(_RANK[row.member_role], _RANK[row.collaborator_role], 1 if row.visibility == "public" else 0)
+        rank = max(_RANK[row.member_role], 1 if row.visibility == "public" else 0)
         if actor.superuser or actor.namespace_id == row.namespace_id:
             rank = 3
         if actor.token_role == "read":
@@ -256,7 +256,6 @@ _BASE = (
         *_REPO_COLUMNS,
         *_ACTOR_COLUMNS,
         memberships.c.role.label("member_role"),
-        collaborators.c.role.label("collaborator_role"),
         _tip,
     )
     .select_from(

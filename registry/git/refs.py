@@ -59,15 +59,15 @@ def current(connection: Connection, repo_id: int) -> Mapping[bytes, Ref]:
     return {bytes(row.name): Ref(bytes(row.name), row.target, row.peeled) for row in rows}
 
 
-def clash(names: Mapping[bytes, Ref], name: bytes) -> bytes | None:
+def clash(connection: Connection, repo_id: int, name: bytes) -> bytes | None:
     """Return a ref that cannot stand beside `name`, because one would be a folder of the other."""
     parts = name.split(b"/")
-    for cut in range(1, len(parts)):
-        above = b"/".join(parts[:cut])
-        if above in names:
-            return above
-    below = name + b"/"
-    return next((other for other in names if other.startswith(below)), None)
+    above = [b"/".join(parts[:cut]) for cut in range(1, len(parts))]
+    # "0" is the byte after "/": the range holds exactly the names below.
+    below = sa.and_(refs.c.name > name + b"/", refs.c.name < name + b"0")
+    found = sa.select(refs.c.name).where(refs.c.repo_id == repo_id, sa.or_(refs.c.name.in_(above), below)).limit(1)
+    other = connection.execute(found).scalar()
+    return None if other is None else bytes(other)
 
 
 def _exists(connection: Connection, repo_id: int, name: bytes) -> bool:

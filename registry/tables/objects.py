@@ -1,4 +1,4 @@
-"""Bytes the database knows of: packs and their repos, pushes, pointers, LFS objects, links, uploads, locks."""
+"""Bytes the database knows of: packs and their repos, pointers, LFS objects, links, uploads, locks."""
 
 from __future__ import annotations
 
@@ -37,21 +37,6 @@ repo_packs = Table(
     Column("ordinal", BigInteger, nullable=False),
     Column("added_at", Moment, nullable=False),
     Index("ix_repo_packs_pack_id", "pack_id"),
-)
-
-pushes = Table(
-    "pushes",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("repo_id", ForeignKey("repos.id"), nullable=False),
-    Column("actor_id", Id, nullable=True),
-    Column("node", String(64), nullable=False),
-    Column("state", String(10), nullable=False),
-    Column("bytes", BigInteger, nullable=False, default=0),
-    Column("objects", BigInteger, nullable=False, default=0),
-    Column("reason", Text, nullable=False, default=""),
-    Column("started_at", Moment, nullable=False),
-    Column("finished_at", Moment, nullable=True),
 )
 
 # One row per distinct pointer blob of a repo, at its first introduction: the roots of LFS reclaim.

@@ -74,26 +74,6 @@ moves = Table(
     Column("repo_id", ForeignKey("repos.id"), nullable=False),
 )
 
-collaborators = Table(
-    "collaborators",
-    metadata,
-    Column("repo_id", ForeignKey("repos.id"), primary_key=True),
-    Column("user_id", ForeignKey("users.id"), primary_key=True),
-    Column("role", String(8), nullable=False),
-    CheckConstraint("role IN ('read', 'write', 'admin')", name="role"),
-)
-
-protected_refs = Table(
-    "protected_refs",
-    metadata,
-    Column("repo_id", ForeignKey("repos.id"), primary_key=True),
-    # A glob over full ref names.
-    Column("pattern", String(255), primary_key=True),
-    Column("push_role", String(8), nullable=False, default="write"),
-    Column("force_role", String(8), nullable=False, default="admin"),
-    Column("delete_role", String(8), nullable=False, default="admin"),
-)
-
 refs = Table(
     "refs",
     metadata,

@@ -1,8 +1,8 @@
-"""What happened and what is still to do: events and leased jobs."""
+"""What happened: one row per act that changed something."""
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, Index, Integer, String, Table, Text, text
+from sqlalchemy import JSON, Column, Index, String, Table, Text
 
 from registry.tables.meta import Id, Moment, metadata
 
@@ -18,29 +18,4 @@ events = Table(
     Column("subject", Text, nullable=False, default=""),
     Column("body", JSON, nullable=False, default=dict),
     Index("ix_events_repo_id_id", "repo_id", "id"),
-)
-
-jobs = Table(
-    "jobs",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("kind", String(32), nullable=False),
-    Column("key", String(200), nullable=False),
-    Column("args", JSON, nullable=False, default=dict),
-    Column("state", String(8), nullable=False),
-    Column("tries", Integer, nullable=False, default=0),
-    Column("run_after", Moment, nullable=False),
-    Column("lease_owner", String(64), nullable=True),
-    Column("lease_until", Moment, nullable=True),
-    Column("error", Text, nullable=False, default=""),
-    Column("created_at", Moment, nullable=False),
-    Index(
-        "uq_jobs_open_kind_key",
-        "kind",
-        "key",
-        unique=True,
-        sqlite_where=text("state IN ('queued', 'running')"),
-        postgresql_where=text("state IN ('queued', 'running')"),
-    ),
-    Index("ix_jobs_state_run_after", "state", "run_after"),
 )
