@@ -267,7 +267,6 @@ _BASE = (
             memberships,
             sa.and_(memberships.c.namespace_id == repos.c.namespace_id, memberships.c.user_id == users.c.id),
         )
-        .outerjoin(collaborators, sa.and_(collaborators.c.repo_id == repos.c.id, collaborators.c.user_id == users.c.id))
     )
     .where(repos.c.deleted_at.is_(None))
 )
