@@ -11,6 +11,7 @@ LfsError
 │   ├── Denied              the shelf refuses our own credentials or rights
 │   ├── Damaged             stored bytes fail their own check; an operator must act
 │   └── Unavailable         the shelf does not answer now; the same call may work later
+├── BadStorage              a storage URL that names no shelf
 ├── NeedsLogin              no credentials were sent and the act needs some
 ├── BadToken                credentials were sent and are not valid
 ├── RepoAbsent              no such repo, or none that this actor may see
@@ -113,6 +114,12 @@ class Unavailable(StoreError):
     """The shelf does not answer now; the same call may work later."""
 
     code = "unavailable"
+
+
+class BadStorage(LfsError):
+    """A storage URL that names no shelf; the operator's to correct."""
+
+    code = "bad_storage"
 
 
 class NeedsLogin(LfsError):

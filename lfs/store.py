@@ -130,7 +130,10 @@ class Parts(Protocol):
     """A large object on its way to one key, in numbered parts from 1; several threads or processes may send them."""
 
     def put(self, number: int, source: Source) -> str:
-        """Take part `number` and return its tag; repeating a part replaces it. Raises: NoSpace, Unavailable."""
+        """Take part `number` and return its tag; repeating a part replaces it.
+
+        Raises: NoSpace, Unavailable, Denied (rclone refuses to replace a part by other bytes).
+        """
 
     def finish(self, parts: Sequence[tuple[int, str]]) -> Stat:
         """Join `(number, tag)` in this order under the key, durably; the same list again is success.
