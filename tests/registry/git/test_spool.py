@@ -1,0 +1,49 @@
+"""A spool keeps blobs until the pack that carries them is known."""
+
+import hashlib
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.errors import SizeMismatch
+from registry.git.spool import Spool
+
+
+def git(folder, *args, data=b""):
+    done = subprocess.run(["git", *args], cwd=folder, input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().strip()
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6), st.lists(st.binary(max_size=3), max_size=2))
+def test_a_pack_holds_each_wanted_blob_once_and_is_the_same_every_time(contents, unwanted):
+    with tempfile.TemporaryDirectory() as name:
+        made = []
+        for attempt in range(2):
+            with Spool(Path(name), f"x{attempt}") as spool:
+                ids = [spool.add(len(content), [content[:3], content[3:]]) for content in contents]
+                for content in unwanted:
+                    spool.add(len(content), [content])
+                spool.pack(ids[:1], [])
+                made.append(spool.pack([*ids, *ids, "f" * 40], [(1, b"x")]).read_bytes())
+        assert made[0] == made[1]
+        assert int.from_bytes(made[0][8:12], "big") == len(set(contents)) + 1
+        assert made[0][-20:] == hashlib.sha1(made[0][:-20]).digest()
+        assert list(Path(name).iterdir()) == []
+
+
+def test_a_blob_of_the_wrong_size_leaves_no_trace(tmp_path):
+    with Spool(tmp_path, "x") as spool:
+        first = spool.add(3, [b"abc"])
+        with pytest.raises(SizeMismatch):
+            spool.add(9, [b"short"])
+        second = spool.add(3, [b"def"])
+        pack = spool.pack([first, second], []).read_bytes()
+    folder = tmp_path / "repo"
+    git(tmp_path, "init", "-q", str(folder))
+    git(folder, "index-pack", "--strict", "--stdin", data=pack)
+    assert git(folder, "cat-file", "blob", second) == "def"
