@@ -19,6 +19,8 @@ MAX_PACKET = 65_520
 """Longest packet in bytes, its four length digits included."""
 MAX_PAYLOAD = MAX_PACKET - 4
 BLOCK_FRAMES = 16
+BLOCK = BLOCK_FRAMES * (MAX_PAYLOAD - 1)
+"""Data bytes of one block of full side-band-64k frames: pieces of this size waste no short frame."""
 MIB = 1 << 20
 
 
