@@ -1,0 +1,63 @@
+"""Lock rows: one holder for each path, pages in order, and only the holder or force unlocks."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from registry.db import Database
+from registry.locks import LockRows
+from tests.registry import people
+
+
+@pytest.fixture
+def locks(database: Database) -> LockRows:
+    """Locks of repo 1 with users 1 (ann) and 2 (bob)."""
+    people.add_user(database, "ann")
+    people.add_user(database, "bob")
+    people.add_repo(database, "ann", "one")
+    return LockRows(database, clock=lambda: people.START)
+
+
+def test_a_path_has_one_holder(locks: LockRows) -> None:
+    mine, made = locks.create(1, 1, "a.bin")
+    again, made_again = locks.create(1, 2, "a.bin")
+    assert (made, made_again) == (True, False)
+    assert again == mine
+    assert (mine.owner, mine.locked_at) == ("ann", people.START)
+
+
+def test_of_many_who_ask_at_once_one_gets_it(locks: LockRows) -> None:
+    won = []
+    ask = [threading.Thread(target=lambda: won.append(locks.create(1, 1, "a.bin")[1])) for _ in range(8)]
+    for thread in ask:
+        thread.start()
+    for thread in ask:
+        thread.join()
+    assert sorted(won) == [False] * 7 + [True]
+
+
+def test_pages_follow_the_order_of_locking(locks: LockRows) -> None:
+    made = [locks.create(1, 1, f"{n}.bin")[0] for n in range(5)]
+    first = locks.list(1, limit=2)
+    rest = locks.list(1, after=first[-1].serial, limit=10)
+    assert [*first, *rest] == made
+    assert locks.list(1, path="3.bin") == [made[3]]
+    assert locks.list(1, lock_id=made[1].id) == [made[1]]
+    assert locks.list(2) == []
+
+
+def test_only_the_holder_or_force_unlocks(locks: LockRows) -> None:
+    lock, _ = locks.create(1, 1, "a.bin")
+    assert locks.remove(1, lock.id, by=2, force=False) == (lock, False)
+    assert locks.remove(2, lock.id, by=1, force=True) == (None, False)
+    assert locks.remove(1, lock.id, by=2, force=True) == (lock, True)
+    assert locks.list(1) == []
+
+
+def test_the_gate_hears_of_the_locks_of_others(locks: LockRows) -> None:
+    locks.create(1, 1, "mine.bin")
+    locks.create(1, 2, "theirs.bin")
+    assert locks.of_others(1, 1) == {"theirs.bin": "bob"}
+    assert locks.of_others(1, None) == {"mine.bin": "ann", "theirs.bin": "bob"}
