@@ -6,33 +6,14 @@ Every function here works inside the caller's write transaction, under the repo'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from registry.git.snapshot import ZERO, Ref
+from registry.git.snapshot import Ref
+from registry.git.verdict import Update
 from registry.tables.repos import refs
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """A ref that should move: `ZERO` as `old` creates it, as `new` deletes it."""
-
-    name: bytes
-    old: str
-    new: str
-
-    @property
-    def creates(self) -> bool:
-        """True if the ref must not exist yet."""
-        return self.old == ZERO
-
-    @property
-    def deletes(self) -> bool:
-        """True if the ref shall be gone."""
-        return self.new == ZERO
 
 
 def swap(connection: Connection, repo_id: int, update: Update, peeled: str | None, at: datetime) -> bool:

@@ -1,0 +1,251 @@
+"""The last step of a write: bytes durable in the store, then one transaction that makes them visible.
+
+put pack, idx, intro   → each durable at return, named by its own hash, so repeating is harmless
+BEGIN, lock the repo   → epoch as pinned? links still proven? every ref still where the caller saw it?
+refs, pack row, pointers, ref log, event, versions → COMMIT
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from lfs.store import ObjectStore
+from registry.access import Actor
+from registry.db import Database, lock_repo, now
+from registry.errors import NotAllowed, RepoAbsent
+from registry.git import refs as ref_rows
+from registry.git.snapshot import Snapshot, pack_key, tips_digest
+from registry.git.verdict import PackFacts, Update, Verdict
+from registry.links import find_in, insert_unless_there
+from registry.policy import Refusal, stale
+from registry.tables.objects import packs, pointers, repo_packs
+from registry.tables.repos import ref_log, repos
+from registry.tables.work import events
+
+Reason = Literal["push", "api", "merge", "import"]
+
+# Digesting the tips reads every ref; beyond this many the fast path of full clones is not worth it.
+_DIGESTED_REFS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a change comes from; goes into the ref log and the event."""
+
+    actor: Actor
+    reason: Reason = "push"
+    push_options: tuple[str, ...] = ()
+    request_id: str = ""
+
+
+class Stale(Exception):
+    """What was checked no longer holds (objects may have been pruned): check again against a new snapshot."""
+
+
+class _Lost(Exception):
+    """An atomic set of updates met refusals; rolls the transaction back."""
+
+    def __init__(self, refusals: dict[bytes, Refusal]) -> None:
+        super().__init__()
+        self.refusals = refusals
+
+
+class Publisher:
+    """Makes checked bytes durable and visible. Thread-safe."""
+
+    def __init__(self, database: Database, store: ObjectStore, *, clock: Callable[[], datetime] = now) -> None:
+        self._db = database
+        self._store = store
+        self._clock = clock
+
+    def keep(self, pack: PackFacts) -> None:
+        """Put pack, index and sidecar into the store; durable at return, repeatable.
+
+        Raises: lfs errors (NoSpace, Unavailable, …).
+        """
+        for path, sha256, size in (
+            (pack.path, pack.id, pack.bytes),
+            (pack.idx.path, pack.idx.sha256, pack.idx.bytes),
+            (pack.intro.path, pack.intro.sha256, pack.intro.bytes),
+        ):
+            self._store.put(pack_key(sha256), Path(path), size, sha256)
+
+    def publish(
+        self, snapshot: Snapshot, origin: Origin, updates: Sequence[Update], verdict: Verdict, *, atomic: bool
+    ) -> dict[bytes, Refusal]:
+        """Move refs and add the pack in one transaction; return the refs that lost their race.
+
+        With `atomic` one lost race undoes all, and every other ref is refused too.
+        Raises: Stale, RepoAbsent, Busy.
+        """
+        try:
+            with self._db.write() as connection:
+                return self._publish(connection, snapshot, origin, updates, verdict, atomic)
+        except _Lost as lost:
+            return lost.refusals
+
+    def _publish(
+        self,
+        connection: Connection,
+        snapshot: Snapshot,
+        origin: Origin,
+        updates: Sequence[Update],
+        verdict: Verdict,
+        atomic: bool,
+    ) -> dict[bytes, Refusal]:
+        lock_repo(connection, snapshot.repo_id)
+        row = self._still_valid(connection, snapshot, verdict)
+        whole = _whole_before(connection, snapshot.repo_id, row.closure_tips, has_packs=row.manifest_version > 0)
+        refusals = self._swap_all(connection, snapshot.repo_id, updates, verdict)
+        if refusals and atomic:
+            raise _Lost(refusals)
+        moved = [update for update in updates if update.name not in refusals]
+        if not moved:
+            raise _Lost(refusals)
+        self._record(connection, snapshot.repo_id, origin, moved, verdict)
+        self._advance(connection, snapshot.repo_id, moved, verdict, row, whole=whole)
+        return refusals
+
+    def _still_valid(self, connection: Connection, snapshot: Snapshot, verdict: Verdict) -> Any:
+        chosen = sa.select(repos.c.gc_epoch, repos.c.manifest_version, repos.c.closure_tips).where(
+            repos.c.id == snapshot.repo_id, repos.c.deleted_at.is_(None)
+        )
+        row = connection.execute(chosen).first()
+        if row is None:
+            raise RepoAbsent("The repository is gone.")
+        if row.gc_epoch != snapshot.gc_epoch:
+            raise Stale
+        oids = {pointer.oid for pointer in verdict.pointers}
+        if oids and len(find_in(connection, snapshot.repo_id, oids)) != len(oids):
+            raise Stale
+        return row
+
+    def _swap_all(
+        self, connection: Connection, repo_id: int, updates: Sequence[Update], verdict: Verdict
+    ) -> dict[bytes, Refusal]:
+        moment = self._clock()
+        refusals: dict[bytes, Refusal] = {}
+        # Deletions first, so that `a` can give way to `a/b` in one request.
+        for update in sorted(updates, key=lambda update: not update.deletes):
+            if update.creates and (other := ref_rows.clash(connection, repo_id, update.name)) is not None:
+                shown = other.decode(errors="replace")
+                refusals[update.name] = Refusal(f"{shown!r} exists", NotAllowed(f"The ref {shown} stands in the way."))
+                continue
+            tip = verdict.tips.get(update.new)
+            if not ref_rows.swap(connection, repo_id, update, tip.peeled if tip else None, moment):
+                refusals[update.name] = stale(update.name)
+        return refusals
+
+    def _record(
+        self, connection: Connection, repo_id: int, origin: Origin, moved: Sequence[Update], verdict: Verdict
+    ) -> None:
+        moment = self._clock()
+        actor = origin.actor
+        connection.execute(
+            sa.insert(ref_log),
+            [
+                {
+                    "repo_id": repo_id,
+                    "name": update.name,
+                    "old": update.old,
+                    "new": update.new,
+                    "forced": not (update.creates or update.deletes or verdict.fast_forward.get(update.name, False)),
+                    "reason": origin.reason,
+                    "actor_id": actor.user_id,
+                    "token_id": actor.token_id,
+                    "request_id": origin.request_id,
+                    "push_options": list(origin.push_options),
+                    "at": moment,
+                }
+                for update in moved
+            ],
+        )
+        names = [[update.name.decode(errors="replace"), update.old, update.new] for update in moved]
+        event = {"at": moment, "actor_id": actor.user_id, "act": "refs.update", "repo_id": repo_id}
+        connection.execute(sa.insert(events).values(event | {"body": {"refs": names, "via": origin.reason}}))
+
+    def _advance(
+        self,
+        connection: Connection,
+        repo_id: int,
+        moved: Sequence[Update],
+        verdict: Verdict,
+        row: Any,
+        *,
+        whole: bool,
+    ) -> None:
+        values: dict[str, Any] = {"refs_version": repos.c.refs_version + 1, "updated_at": self._clock()}
+        if verdict.pack is not None:
+            added = _add_pack(connection, repo_id, verdict.pack, row.manifest_version + 1, self._clock())
+            values["manifest_version"] = repos.c.manifest_version + 1
+            values["git_bytes"] = repos.c.git_bytes + added
+            insert_unless_there(connection, pointers, _pointer_rows(repo_id, verdict))
+        values["closure_tips"] = _closure(connection, repo_id, moved, verdict) if whole else None
+        connection.execute(sa.update(repos).where(repos.c.id == repo_id).values(values))
+
+
+def _add_pack(connection: Connection, repo_id: int, pack: PackFacts, ordinal: int, moment: datetime) -> int:
+    """Make the pack's row (or bring it back from its grace) and give it to the repo; return the bytes added."""
+    row = {
+        "id": pack.id,
+        "git_sha1": pack.sha1,
+        "bytes": pack.bytes,
+        "objects": pack.objects,
+        "commits": pack.commits,
+        "idx_oid": pack.idx.sha256,
+        "idx_bytes": pack.idx.bytes,
+        "intro_oid": pack.intro.sha256,
+        "intro_bytes": pack.intro.bytes,
+        "why": "push",
+        "state": "live",
+        "created_at": moment,
+    }
+    insert_unless_there(connection, packs, [row])
+    revived = sa.update(packs).where(packs.c.id == pack.id, packs.c.state != "live")
+    connection.execute(revived.values(state="live", condemned_at=None))
+    here = sa.and_(repo_packs.c.repo_id == repo_id, repo_packs.c.pack_id == pack.id)
+    if connection.execute(sa.select(repo_packs.c.ordinal).where(here)).first() is not None:
+        return 0
+    given = {"repo_id": repo_id, "pack_id": pack.id, "ordinal": ordinal, "added_at": moment}
+    connection.execute(sa.insert(repo_packs).values(given))
+    return pack.bytes
+
+
+def _pointer_rows(repo_id: int, verdict: Verdict) -> list[Mapping[str, object]]:
+    return [
+        {
+            "repo_id": repo_id,
+            "blob": pointer.blob,
+            "oid": pointer.oid,
+            "size": pointer.size,
+            "path": pointer.path,
+            "commit": pointer.commit,
+        }
+        for pointer in verdict.pointers
+    ]
+
+
+def _whole_before(connection: Connection, repo_id: int, closure_tips: str | None, *, has_packs: bool) -> bool:
+    """True if the packs, as they are, hold exactly the closure of the visible refs."""
+    if not has_packs:
+        return True
+    return closure_tips is not None and closure_tips == tips_digest(ref_rows.current(connection, repo_id))
+
+
+def _closure(connection: Connection, repo_id: int, moved: Sequence[Update], verdict: Verdict) -> str | None:
+    """Digest the tips if the packs still hold exactly their closure: nothing was left behind, nothing extra came."""
+    left_behind = any(
+        update.deletes or not (update.creates or verdict.fast_forward.get(update.name, False)) for update in moved
+    )
+    extra = verdict.pack is not None and not verdict.brings_exactly
+    if left_behind or extra:
+        return None
+    tips = ref_rows.current(connection, repo_id)
+    return tips_digest(tips) if len(tips) <= _DIGESTED_REFS else None
