@@ -21,8 +21,9 @@ LfsError
 ├── BadRequest              the request does not have the shape that this route takes
 │   ├── BadKey              a key that no room of ours makes
 │   ├── NotAcceptable       the caller takes no media type that we write
-│   ├── NotJSON             the body is announced as another media type than ours
+│   ├── WrongType           the body is announced as a media type or encoding that is not read here
 │   ├── WrongVerb           this address takes other verbs
+│   ├── Interrupted         the client left before the end of its body
 │   └── HashUnsupported     an object hash that is not SHA-256
 ├── TooLarge                a limit of ours; names itself and its setting
 ├── QuotaExceeded           the repo's or owner's allowance is used up
@@ -180,10 +181,10 @@ class NotAcceptable(BadRequest):
     code = "not_acceptable"
 
 
-class NotJSON(BadRequest):
-    """The body is announced as a media type that this route does not read."""
+class WrongType(BadRequest):
+    """The body is announced as a media type or encoding that this route does not read."""
 
-    code = "not_json"
+    code = "wrong_type"
 
 
 class WrongVerb(BadRequest):
@@ -194,6 +195,12 @@ class WrongVerb(BadRequest):
     def __init__(self, message: str, *, allowed: Sequence[str]) -> None:
         super().__init__(message)
         self.allowed = tuple(allowed)
+
+
+class Interrupted(BadRequest):
+    """The client left before the end of its body; nothing of it was kept."""
+
+    code = "interrupted"
 
 
 class HashUnsupported(BadRequest):
