@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
-from typing import ClassVar, NoReturn
+from typing import NoReturn
 
 from jinja2 import Environment, Template, TemplateError, nodes
 from jinja2.ext import Extension, LoopControlExtension
@@ -35,7 +35,7 @@ class Refused(Exception):
 class GenerationBlock(Extension):
     """Renders `{% generation %}…{% endgeneration %}` as its content; the marks only matter to training."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012  # Jinja2 declares it so
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         """Keep the block's statements and drop its marks."""

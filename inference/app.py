@@ -1,0 +1,113 @@
+"""The sidecar's only wiring: settings → collaborators → doors → one ASGI app."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from inference.keys import Keys
+from inference.leases import Pool
+from inference.limits import Lines
+from inference.meters import Load, Meters
+from inference.origin import Origin
+from inference.render import Wordings
+from inference.rendering import Renderer
+from inference.routes import problems
+from inference.routes.chat import Chat
+from inference.routes.completions import Completions
+from inference.routes.front import Front
+from inference.routes.models import Models
+from inference.routes.ops import Ops
+from inference.routes.serving import Serving
+from inference.visits import Visits
+
+SLOTS = 64
+"""Rows of one model that are handed to its engine at once; the others wait in line, in fair order."""
+THREADS = 16
+"""Threads that check keys and bodies."""
+LOAD_THREADS = 512
+"""Threads that may wait for models to load; one that waits costs a stack and no time."""
+
+
+class Workers:
+    """What works beside the loop: threads for checks, threads that may wait for loads, children for templates."""
+
+    def __init__(self) -> None:
+        self.checks = ThreadPoolExecutor(THREADS, thread_name_prefix="checks")
+        self.loads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="leases")
+        self.renderer = Renderer()
+
+    def close(self) -> None:
+        """Let all of them go."""
+        self.renderer.close()
+        self.checks.shutdown(wait=False, cancel_futures=True)
+        self.loads.shutdown(wait=False, cancel_futures=True)
+
+
+def assemble(
+    *,
+    pool: Pool,
+    keys: Keys,
+    visits: Visits,
+    origin: Origin | None = None,
+    pinned: Sequence[str] = (),
+    lines: Lines | None = None,
+    deadline: float = 600.0,
+    draw: Callable[[], int] = lambda: secrets.randbits(63),
+    close: Callable[[], None] = lambda: None,
+) -> Starlette:
+    """Build the doors over a pool; `close` is called after the last request, when the app shuts down."""
+    workers = Workers()
+    lines = lines or Lines(max_queue=256, slots=SLOTS)
+    meters = Meters(partial(_load, lines, pool))
+    serving = Serving(
+        pool=pool,
+        keys=keys,
+        lines=lines,
+        wordings=Wordings(workers.renderer),
+        visits=visits,
+        draw=draw,
+        versions=versions(),
+        deadline=deadline,
+        threads=workers.checks,
+        load_threads=workers.loads,
+    )
+    chat, completions = Chat(serving), Completions(serving)
+    models = Models(pool=pool, keys=keys, origin=origin, started=int(time.time()))
+    ops = Ops(pool=pool, meters=meters, visits=visits, version=version("weightroom"), pinned=pinned)
+    return Starlette(
+        routes=[*chat.routes(), *completions.routes(), *models.routes(), *ops.routes()],
+        middleware=[Middleware(Front, meters=meters)],
+        exception_handlers=problems.handlers(),
+        lifespan=_lifespan(workers, close),
+    )
+
+
+def _lifespan(workers: Workers, close: Callable[[], None]) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            close()
+            workers.close()
+
+    return lifespan
+
+
+def versions() -> str:
+    """Name the libraries whose release may change an answer."""
+    return " ".join(f"{name} {version(name)}" for name in ("weightroom", "torch", "transformers", "tokenizers"))
+
+
+def _load(lines: Lines, pool: Pool) -> Load:
+    queued, running = lines.counts()
+    return Load(queued, running, 0.0, sum(state.bytes for state in pool.states()))
