@@ -87,7 +87,7 @@ def plan(view: View, ask: Ask) -> Plan:
     wanted = frozenset(starts)
     chosen.update((node.id, None) for node in nodes if node.id in wanted)
     if ask.tags:
-        _add_tags(view, nodes, chosen)
+        _add_tags(view, chosen)
     thin = ask.thin and ask.common and not (ask.filter or ask.held or ask.boundary.cut)
     return Plan(list(chosen), _had(graph, ask.common) if thin else nothing_had)
 
@@ -118,9 +118,9 @@ def _add_named(manifest: Manifest, asked: Filter, id: bytes, chosen: dict[bytes,
         sieve.walk(id, sieve.depth, chosen, {})
 
 
-def _add_tags(view: View, nodes: list[Node], chosen: dict[bytes, None]) -> None:
-    for node in nodes:
-        for tag in view.tags.get(node.id, ()):
+def _add_tags(view: View, chosen: dict[bytes, None]) -> None:
+    for peeled in view.tags.keys() & chosen.keys():
+        for tag in view.tags[peeled]:
             at: Node | None = view.graph.node(tag)
             while at is not None and at.row.is_tag:
                 chosen[at.id] = None
