@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Literal
 
 from registry import settings
 from registry.settings import GIB, MIB
@@ -72,6 +73,10 @@ class Config:
     """Requests with small bodies that run at once in one process."""
     byte_threads: int = 40
     """Transfers of large bodies that run at once in one process."""
+    upload_slots: int = 64
+    """Uploads of LFS objects through one process at once; more are asked to come back."""
+    download: Literal["redirect", "proxy"] = "redirect"
+    """`redirect` sends downloads of LFS objects to the bucket itself; `proxy` sends them through this server."""
     heavy: int = field(default_factory=lambda: max(1, min(os.cpu_count() or 1, 8)))
     """Child processes that check pushes; each may take a core and up to 4 GiB."""
     pack_cache: int = 10 * GIB
@@ -90,8 +95,8 @@ class Config:
     """Largest file that may live in git itself and not in LFS."""
     max_json: int = 8 * MIB
     """Largest JSON body of a request."""
-    max_batch: int = 10_000
-    """Most objects in one LFS batch request."""
+    max_file: int | None = None
+    """Largest LFS object; unset: no limit."""
     limit_api: int = 1_000
     """Requests in 300 s from one address to the Hub API; a user gets ten times as many; 0: no limit."""
     limit_resolve: int = 10_000

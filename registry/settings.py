@@ -54,6 +54,15 @@ def _switch(on: str, off: str) -> Callable[[str], bool]:
     return parse
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"is not one of {', '.join(words)}")
+        return text.lower()
+
+    return parse
+
+
 def _listen(text: str) -> str:
     if not _LISTEN.fullmatch(text):
         raise ValueError("is not a host name or address")
@@ -128,6 +137,8 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "INLINE_SIZE": _some,
     "THREADS": _whole(1, 1_000),
     "BYTE_THREADS": _whole(1, 1_000),
+    "UPLOAD_SLOTS": _whole(1, 10_000),
+    "DOWNLOAD": _one_of("redirect", "proxy"),
     "HEAVY": _whole(1, 256),
     "PACK_CACHE": size,
     "MEMORY_CACHE": size,
@@ -137,7 +148,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "MAX_OBJECTS": _whole(1, 1_000_000_000),
     "MAX_BLOB": _some,
     "MAX_JSON": _some,
-    "MAX_BATCH": _whole(1, 1_000_000),
+    "MAX_FILE": _some,
     "LIMIT_API": _whole(0, 1_000_000_000),
     "LIMIT_RESOLVE": _whole(0, 1_000_000_000),
     "LIMIT_GIT": _whole(0, 1_000_000_000),

@@ -1,0 +1,274 @@
+"""The front of every door: request id, log line, security headers, origin, rate buckets, refusal of odd paths.
+
+Plain ASGI, around the whole application. What it learns stands in `scope["state"]`: `request_id`, `origin`, `client`.
+The log line has neither the query nor any header, where tokens might be.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry.errors import BadToken
+from registry.limits import Limits, Reading
+from registry.routes.auth import fingerprint, token_of
+
+log = logging.getLogger("registry.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_GIT = ("/info/refs", "/git-upload-pack", "/git-receive-pack")
+# Objects themselves are left out: the clients that send parts of them do not come back after a 429.
+_LFS = re.compile(r"/info/lfs/(objects/batch|verify|locks.*)\Z")
+_QUIET = frozenset({"/health", "/ready", "/metrics"})
+# An answer that already says otherwise keeps its own word.
+_SAFE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+    (b"cross-origin-resource-policy", b"same-site"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One finished request, for the log and the counters; `route` is the pattern that matched, empty if none did."""
+
+    method: str
+    route: str
+    path: str
+    status: int
+    seconds: float
+    sent: int
+
+
+class Origins:
+    """Derives from a request what the client sees as scheme, host and port, and who the client is.
+
+    Forwarded headers count only from `trusted` peers; with a `public_url` the origin is always that.
+    """
+
+    def __init__(self, public_url: str | None, trusted: Sequence[IPv4Network | IPv6Network]) -> None:
+        self._public_url = public_url
+        self._trusted = tuple(trusted)
+
+    def origin(self, headers: Mapping[str, str], scheme: str, peer: str | None = None) -> str:
+        """Return the origin without a slash at the end; `peer` is the address that the connection comes from."""
+        if self._public_url is not None:
+            return self._public_url
+        host = headers.get("host", "")
+        if peer is not None and self.trusts(peer):
+            scheme = _last(headers.get("x-forwarded-proto")) or scheme
+            host = _last(headers.get("x-forwarded-host")) or host
+        if not _HOST.fullmatch(host) or scheme not in ("http", "https"):
+            return "http://localhost"
+        return f"{scheme}://{host}"
+
+    def client(self, headers: Mapping[str, str], peer: str) -> str:
+        """Return the client's address: the last hop that is not a proxy of ours."""
+        if not self.trusts(peer):
+            return peer
+        for hop in reversed(headers.get("x-forwarded-for", "").split(",")):
+            try:
+                address = str(ip_address(hop.strip()))
+            except ValueError:
+                break
+            if not self.trusts(address):
+                return address
+        return peer
+
+    def trusts(self, peer: str) -> bool:
+        """True if forwarded headers from this address are believed."""
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+
+class Front:
+    """Stands before every route; see the module."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        origins: Origins,
+        limits: Limits,
+        observe: Callable[[Seen], None] = lambda seen: None,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._origins = origins
+        self._limits = limits
+        self._observe = observe
+        self._ticks = ticks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or pass on what is no request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        peer = (scope.get("client") or ("", 0))[0]
+        state = scope.setdefault("state", {})
+        state["request_id"] = scope["request_id"] = _request_id(headers)
+        state["origin"] = self._origins.origin(headers, scope["scheme"], peer)
+        state["client"] = self._origins.client(headers, peer)
+        reading = self._reading(scope["path"], headers, state["client"])
+        answer = _Answer(send, state["request_id"], reading)
+        began = self._ticks()
+        try:
+            await self._serve(scope, receive, answer, reading)
+        finally:
+            self._tell(scope, answer, self._ticks() - began)
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, reading: Reading | None) -> None:
+        refusal: Response | None = None
+        if reading is not None and reading.refused:
+            refusal = _too_many(reading, scope["path"])
+        elif _odd(scope):
+            refusal = PlainTextResponse("The path has empty, dotted or control-character parts.\n", 400)
+        try:
+            await (refusal or self._app)(scope, receive, answer)
+        except ClientDisconnect:
+            pass
+        except Exception:
+            log.exception("request %s failed outside every door", scope["state"]["request_id"])
+            if answer.whole:
+                return
+            if answer.status:
+                raise
+            text = f"The server failed; its log has more under request id {scope['state']['request_id']}.\n"
+            await PlainTextResponse(text, 500)(scope, receive, answer)
+
+    def _reading(self, path: str, headers: Headers, client: str) -> Reading | None:
+        bucket = bucket_of(path)
+        if bucket is None:
+            return None
+        try:
+            token = token_of(headers)
+        except BadToken:
+            token = None
+        return self._limits.take(bucket, client, None if token is None else fingerprint(token))
+
+    def _tell(self, scope: Scope, answer: _Answer, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "")
+        # 499 is what nginx logs for a client that left before its answer.
+        seen = Seen(scope["method"], route, scope["path"], answer.status or 499, seconds, answer.sent)
+        self._observe(seen)
+        if seen.path not in _QUIET:
+            log.info("%s", _Line(scope, seen))
+
+
+class _Line:
+    """A log line, written only when a handler asks for it."""
+
+    def __init__(self, scope: Scope, seen: Seen) -> None:
+        self._scope = scope
+        self._seen = seen
+
+    def __str__(self) -> str:
+        """Write one JSON object."""
+        seen, state = self._seen, self._scope["state"]
+        line = {
+            "id": state["request_id"],
+            "method": seen.method,
+            "path": seen.path,
+            "status": seen.status,
+            "bytes": seen.sent,
+            "ms": round(seen.seconds * 1000, 1),
+            "client": state["client"],
+        }
+        trace = Headers(scope=self._scope).get("x-amzn-trace-id", "")
+        if _REQUEST_ID.fullmatch(trace):
+            line["trace"] = trace
+        return json.dumps(line)
+
+
+class _Answer:
+    """Sends on, adding headers and counting."""
+
+    def __init__(self, send: Send, request_id: str, reading: Reading | None) -> None:
+        self._send = send
+        self._id = request_id
+        self._reading = reading
+        self.status = 0
+        self.sent = 0
+        self.whole = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send one message."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *self._more(message["headers"])]
+        elif message["type"] == "http.response.body":
+            self.sent += len(message.get("body", b""))
+            self.whole = not message.get("more_body", False)
+        await self._send(message)
+
+    def _more(self, present: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        names = {name.lower() for name, _ in present}
+        added = [(name, value) for name, value in _SAFE if name not in names]
+        if b"x-request-id" not in names:
+            added.append((b"x-request-id", self._id.encode()))
+        if self._reading is not None:
+            added += [(name.encode(), text.encode()) for name, text in self._reading.headers()]
+        return added
+
+
+def bucket_of(path: str) -> str | None:
+    """Say which rate bucket a path counts in; None for what is never limited."""
+    if path.startswith("/api/"):
+        return "api"
+    if _LFS.search(path):
+        return "lfs"
+    if path.endswith(_GIT):
+        return "git"
+    return "resolve" if "/resolve/" in path else None
+
+
+def _too_many(reading: Reading, path: str) -> Response:
+    text = (
+        f"Too many requests: {reading.quota} in {reading.seconds} s are used up; come back then, "
+        f"or raise WEIGHTROOM_LIMIT_{reading.bucket.upper()}."
+    )
+    if reading.bucket in ("api", "resolve"):
+        return Response(json.dumps({"error": text}), 429, {"X-Error-Message": text}, "application/json")
+    if reading.bucket == "lfs":
+        return Response(json.dumps({"message": text}), 429, media_type="application/vnd.git-lfs+json")
+    return PlainTextResponse(text + "\n", 429)
+
+
+def _odd(scope: Scope) -> bool:
+    """True for paths that proxies and file systems read in more than one way."""
+    path: str = scope["path"]
+    parts = path.split("/")[1:]
+    return (
+        not path.startswith("/")
+        or any(character < " " or character == "\x7f" for character in path)
+        or "\\" in path
+        or any(part in (".", "..") for part in parts)
+        or "" in parts[:-1]
+    )
+
+
+def _request_id(headers: Headers) -> str:
+    found = headers.get("x-request-id", "")
+    return found if _REQUEST_ID.fullmatch(found) else secrets.token_hex(16)
+
+
+def _last(header: str | None) -> str:
+    return "" if header is None else header.rpartition(",")[2].strip()

@@ -1,0 +1,160 @@
+"""Each answer, whatever its door, has a request id and safe headers; each request one line in the log."""
+
+from __future__ import annotations
+
+import json
+import logging
+from ipaddress import ip_network
+
+import anyio
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+from starlette.types import Message
+
+from registry.limits import Limits
+from registry.routes import context
+from registry.routes.front import Front, Origins, Seen, bucket_of
+from registry.routes.problems import Problems
+
+PROXY = ip_network("10.0.0.0/8")
+
+
+def echo(request: Request) -> Response:
+    return PlainTextResponse(f"{context.origin(request)} {request.scope['state']['client']}")
+
+
+def boom(request: Request) -> Response:
+    raise RuntimeError("hunter2")
+
+
+def failed(request: Request, error: Exception) -> Response:
+    return Problems("plain").render(error, request)
+
+
+def application() -> Starlette:
+    routes = [Route("/api/{name}", echo), Route("/boom", boom), Route("/a/{rest:path}", echo)]
+    return Starlette(routes=routes, exception_handlers={Exception: failed})
+
+
+def client(
+    *,
+    public_url: str | None = None,
+    peer: str = "203.0.113.9",
+    quotas: dict[str, int] | None = None,
+    seen: list[Seen] | None = None,
+) -> TestClient:
+    front = Front(
+        application(),
+        origins=Origins(public_url, [PROXY]),
+        limits=Limits(quotas or {}),
+        observe=(lambda one: None) if seen is None else seen.append,
+    )
+    return TestClient(front, base_url="http://hub.example", client=(peer, 1), raise_server_exceptions=False)
+
+
+def test_a_request_id_is_kept_or_made() -> None:
+    assert client().get("/api/x", headers={"X-Request-Id": "trace-1"}).headers["x-request-id"] == "trace-1"
+    made = client().get("/api/x", headers={"X-Request-Id": "two\twords"}).headers["x-request-id"]
+    assert len(made) == 32
+
+
+def test_every_answer_has_safe_headers() -> None:
+    for path in ("/api/x", "/nothing", "/boom"):
+        headers = client().get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in headers["content-security-policy"]
+        assert "x-request-id" in headers
+
+
+def test_the_log_line_has_neither_query_nor_token(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "registry.access"):
+        client().get("/api/x?token=hf_hunter2", headers={"Authorization": "Bearer hf_hunter2"})
+    (record,) = [record for record in caplog.records if record.name == "registry.access"]
+    line = json.loads(record.getMessage())
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/api/x", 200)
+    assert "hunter2" not in record.getMessage()
+
+
+def test_a_failure_outside_every_door_tells_only_its_request_id(caplog: pytest.LogCaptureFixture) -> None:
+    response = client().get("/boom")
+    assert response.status_code == 500
+    assert response.headers["x-request-id"] in response.text
+    assert "hunter2" not in response.text
+    assert "hunter2" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/a//b", "/a/../b", "/a/./b", "/a/..", "/a/b\0", "/a/b\n", "/a/b\\c", "a", ""])
+def test_a_path_that_reads_two_ways_is_refused(path: str) -> None:
+    # A test client would tidy the path itself; a hostile one does not.
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "scheme": "http", "query_string": b""}
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    anyio.run(Front(application(), origins=Origins(None, []), limits=Limits({})), scope, receive, send)
+    assert sent[0]["status"] == 400
+
+
+def test_the_origin_is_what_the_client_asked() -> None:
+    assert client().get("/api/x").text == "http://hub.example 203.0.113.9"
+
+
+def test_forwarded_headers_of_strangers_are_not_believed() -> None:
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example", "X-Forwarded-For": "198.51.100.1"}
+    assert client().get("/api/x", headers=headers).text == "http://hub.example 203.0.113.9"
+
+
+def test_forwarded_headers_of_our_proxies_are_believed() -> None:
+    headers = {
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "models.example",
+        "X-Forwarded-For": "192.0.2.66, 198.51.100.1, 10.0.0.7",
+    }
+    assert client(peer="10.0.0.1").get("/api/x", headers=headers).text == "https://models.example 198.51.100.1"
+
+
+def test_a_public_url_is_the_origin_whatever_is_asked() -> None:
+    found = client(public_url="https://models.example").get("/api/x", headers={"Host": "evil.example"})
+    assert found.text.startswith("https://models.example ")
+
+
+def test_a_used_up_bucket_is_429_in_the_words_of_its_client() -> None:
+    limited = client(quotas={"api": 1})
+    first, second = limited.get("/api/x"), limited.get("/api/x")
+    assert (first.status_code, first.headers["ratelimit"].split(";t=")[0]) == (200, '"api";r=0')
+    assert second.status_code == 429
+    assert int(second.headers["retry-after"]) <= 300
+    assert "WEIGHTROOM_LIMIT_API" in second.json()["error"]
+
+
+def test_finished_requests_are_observed_with_their_route() -> None:
+    seen: list[Seen] = []
+    watched = client(seen=seen)
+    watched.get("/api/x")
+    watched.get("/none")
+    assert [(one.method, one.route, one.status) for one in seen] == [("GET", "/api/{name}", 200), ("GET", "", 404)]
+
+
+@pytest.mark.parametrize(
+    ("path", "bucket"),
+    [
+        ("/api/models", "api"),
+        ("/ada/m/resolve/main/config.json", "resolve"),
+        ("/ada/m.git/info/refs", "git"),
+        ("/ada/m/git-upload-pack", "git"),
+        ("/ada/m.git/info/lfs/objects/batch", "lfs"),
+        ("/ada/m.git/info/lfs/locks/verify", "lfs"),
+        ("/lfs/o/abc", None),
+        ("/health", None),
+    ],
+)
+def test_each_door_counts_in_its_bucket(path: str, bucket: str | None) -> None:
+    assert bucket_of(path) == bucket
