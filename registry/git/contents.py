@@ -1,0 +1,133 @@
+"""What the objects of a pushed pack say, gathered as each becomes known: rules, facts, references, pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lfs import pointer
+from registry.git import fsck
+from registry.git.filenames import Finding, Severity, Special, check_name
+from registry.git.forest import Forest, is_file
+from registry.git.fsck import LINK_MODE, TREE_MODE, CommitFacts, Entry, TagFacts
+from registry.git.intro import PointerRow
+from registry.git.packfile import BLOB, COMMIT, KINDS, TAG, TREE
+
+TOLD = 10 << 20
+"""Files from this size on are named to their pusher."""
+_MOST_FINDINGS = 50
+_UNFORGIVABLE = frozenset(
+    f"{family}{rule}"
+    for family, rules in {
+        "has": ("Dot", "Dotdot", "Dotgit"),
+        "gitmodules": ("Symlink", "Name", "Url", "Path", "Update"),
+        "": ("badTree", "emptyName", "fullPathname", "nulInName", "backslashInName"),
+    }.items()
+    for rule in rules
+)
+
+
+@dataclass(slots=True)
+class Judgement:
+    """Findings so far, by what they lead to; each kind stops growing at a bound."""
+
+    portable: str
+    allow: frozenset[str]
+    refused: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    def hear(self, where: str, findings: Iterable[Finding]) -> None:
+        """Sort findings of one object into refusals and warnings."""
+        for one in findings:
+            refused = one.severity is Severity.REFUSE
+            if one.severity is Severity.PORTABLE:
+                if self.portable == "off":
+                    continue
+                refused = self.portable == "refuse"
+            forgiven = one.id in self.allow and one.id not in _UNFORGIVABLE
+            into = self.refused if refused and not forgiven else self.told
+            if len(into) < _MOST_FINDINGS:
+                into.append(f"{where}: {one.id}: {one.text}")
+
+
+@dataclass(slots=True)
+class Contents:
+    """A sink for objects. `most_ids` bounds distinct references: no more objects than that can be present."""
+
+    forest: Forest
+    judgement: Judgement
+    most_ids: int
+    commits: dict[bytes, CommitFacts] = field(default_factory=dict)
+    tags: dict[bytes, TagFacts] = field(default_factory=dict)
+    pointers: dict[bytes, PointerRow] = field(default_factory=dict)
+    big: dict[bytes, int] = field(default_factory=dict)
+    trees_named: set[bytes] = field(default_factory=set)
+    blobs_named: set[bytes] = field(default_factory=set)
+    special: dict[bytes, set[Special]] = field(default_factory=dict)
+    links: set[bytes] = field(default_factory=set)
+
+    def take(self, kind: int, sha: bytes, content: bytes) -> None:
+        """Judge an object and keep what it says."""
+        if kind == BLOB:
+            self._blob(sha, content)
+        elif kind == TREE:
+            self._tree(sha, content)
+        elif kind == COMMIT:
+            commit, found = fsck.read_commit(content)
+            if commit:
+                self.commits[sha] = commit
+            if found:
+                self._hear(kind, sha, found)
+        elif kind == TAG:
+            tag, found = fsck.read_tag(content)
+            if tag:
+                self.tags[sha] = tag
+            if found:
+                self._hear(kind, sha, found)
+
+    def passed(self, sha: bytes, size: int) -> None:
+        """Note a blob that went by in pieces."""
+        if size > TOLD:
+            self.big[sha] = size
+
+    def overflows(self) -> bool:
+        """True if trees name more objects than pack and manifest hold together."""
+        return len(self.trees_named) + len(self.blobs_named) > self.most_ids
+
+    def _hear(self, kind: int, sha: bytes, found: Iterable[Finding]) -> None:
+        self.judgement.hear(f"{KINDS[kind].decode()} {sha.hex()}", found)
+
+    def _blob(self, sha: bytes, content: bytes) -> None:
+        if len(content) > TOLD:
+            self.big[sha] = len(content)
+        if len(content) <= pointer.MAX_BYTES:
+            found = pointer.parse(content)
+            if found is not None:
+                self.pointers[sha] = PointerRow(sha, bytes.fromhex(found.oid), found.size)
+
+    def _tree(self, sha: bytes, content: bytes) -> None:
+        entries = fsck.parse_tree(content)
+        if entries is None:
+            self._hear(TREE, sha, fsck.check_tree(content))
+            return
+        self._hear(TREE, sha, fsck.check_shape(entries))
+        for entry in self.forest.add(sha, content, entries):
+            self._entry(sha, entry)
+
+    def _entry(self, tree: bytes, entry: Entry) -> None:
+        mode, name, sha = entry
+        found = fsck.check_entry(entry)
+        if found:
+            self._hear(TREE, tree, found)
+        # Past the bound something is missing for certain; counting on would only take memory.
+        if self.overflows():
+            return
+        if mode == TREE_MODE:
+            self.trees_named.add(sha)
+        elif is_file(mode):
+            self.blobs_named.add(sha)
+            special = check_name(name).special
+            if mode == LINK_MODE:
+                self.links.add(sha)
+            elif special:
+                self.special.setdefault(sha, set()).add(special)
