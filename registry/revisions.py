@@ -125,6 +125,10 @@ class Revisions:
 
         return self._pages.get(key, read)
 
+    def names(self, at: Resolved) -> list[str]:
+        """List the paths of all files."""
+        return [path.decode("utf-8", "replace") for path in tree.names(self.manifest(at), at.commit)]
+
     def blob(self, at: Resolved, entry: Entry, limit: int) -> bytes:
         """Read what git holds of a file: its content, or the text of its pointer.
 

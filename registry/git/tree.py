@@ -158,17 +158,17 @@ def _resume(
     """Rebuild the open folders of a walk that had just yielded `after`."""
     if not after.startswith(prefix):
         raise BadBody("The cursor is not one of this listing; begin again without it.")
-    pending = []
-    names = after[len(prefix) :].split(b"/")
-    for depth, name in enumerate(names):
-        rest = iter(manifest.tree(tree))
+    pending: list[tuple[bytes, Iterator[TreeEntry]]] = []
+    here: bytes | None = tree
+    for name in after[len(prefix) :].split(b"/"):
+        rest = iter(manifest.tree(here)) if here is not None else iter(())
         found = next((item for item in rest if item[0] == name), None)
-        if found is None or (depth + 1 < len(names) and not (recursive and S_ISDIR(found[1]))):
+        if found is None:
             raise BadBody("The cursor is not one of this listing; begin again without it.")
         pending.append((prefix, rest))
-        prefix, tree = prefix + name + b"/", found[2]
-    if recursive and S_ISDIR(found[1]):
-        pending.append((prefix, iter(manifest.tree(tree))))
+        prefix, here = prefix + name + b"/", found[2] if recursive and S_ISDIR(found[1]) else None
+    if here is not None:
+        pending.append((prefix, iter(manifest.tree(here))))
     return pending
 
 

@@ -1,0 +1,112 @@
+"""What a revision holds, as lists: tree pages, and entries of named paths."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from registry.errors import BadBody, TooLarge
+from registry.frontmatter import Json
+from registry.git.tree import Entry
+from registry.names import TYPE_OF_NOUN
+from registry.revisions import Resolved, Revisions
+from registry.routes.body import parse_object, read_body
+from registry.routes.hub import shapes
+from registry.routes.hub.arrivals import Arrivals, count, flag, next_link
+
+_PAGE, _EXPANDED_PAGE = 1000, 50
+# llama.cpp reads one page and never follows a Link.
+_ONLY_PAGE = 10_000
+_MOST_BODY = 8 << 20
+_MOST_PATHS = 10_000
+
+
+class TreeDoor:
+    """Lists entries."""
+
+    def __init__(self, *, arrivals: Arrivals, revisions: Revisions) -> None:
+        self._arrivals = arrivals
+        self._revisions = revisions
+
+    def tree(self, request: Request) -> Response:
+        """List a folder of a revision, with `recursive` all below it; `expand` adds each entry's last commit."""
+        _, at, folder, _ = self._arrivals.file(request)
+        recursive, expand = flag(request, "recursive"), flag(request, "expand")
+        limit = count(request, "limit", *_sizes(request, recursive=recursive, expand=expand))
+        cursor = request.query_params.get("cursor")
+        page = self._revisions.tree(at, folder, recursive=recursive, limit=max(1, limit), after=cursor)
+        headers = {"X-Repo-Commit": at.commit}
+        if page.more:
+            headers["Link"] = next_link(request, cursor=shapes.text(page.entries[-1].path))
+        return _answer(self._items(at, page.entries, expand=expand), headers)
+
+    async def paths_info(self, request: Request) -> Response:
+        """Tell of named paths of a revision, files and folders; those that do not exist are left out."""
+        body = await read_body(request, _MOST_BODY)
+        return await run_in_threadpool(self._paths_info, request, body)
+
+    def _paths_info(self, request: Request, body: bytes) -> Response:
+        _, at = self._arrivals.revision(request)
+        paths, expand = _asked_paths(request, body)
+        return _answer(self._items(at, self._revisions.find(at, paths), expand=expand), {"X-Repo-Commit": at.commit})
+
+    def _items(self, at: Resolved, entries: tuple[Entry, ...] | list[Entry], *, expand: bool) -> list[dict[str, Json]]:
+        if not expand:
+            return [shapes.entry(entry) for entry in entries]
+        last = self._revisions.last_changes(at, [entry.path for entry in entries])
+        return [shapes.entry(entry, last[entry.path]) for entry in entries]
+
+    def routes(self) -> list[Route]:
+        """List the routes of this door."""
+        found = []
+        for noun in TYPE_OF_NOUN:
+            repo = f"/api/{noun}/{{namespace}}/{{name}}"
+            found += [
+                Route(f"{repo}/tree/{{revpath:path}}", self.tree, methods=["GET"]),
+                Route(f"{repo}/paths-info/{{revision:path}}", self.paths_info, methods=["POST"]),
+            ]
+        return found
+
+
+def _sizes(request: Request, *, recursive: bool, expand: bool) -> tuple[int, int]:
+    """Say how many entries a page has, and how many a client may ask for."""
+    if expand:
+        return _EXPANDED_PAGE, _PAGE
+    if recursive and "llama" in request.headers.get("user-agent", "").lower():
+        return _ONLY_PAGE, _ONLY_PAGE
+    return _PAGE, _ONLY_PAGE
+
+
+def _asked_paths(request: Request, body: bytes) -> tuple[list[str], bool]:
+    """Read paths and `expand` from a form, as Python sends them, or from JSON, as JavaScript does.
+
+    Raises: BadBody, TooLarge.
+    """
+    if request.headers.get("content-type", "").startswith("application/json"):
+        found = parse_object(body)
+        paths, expand = found.get("paths", []), found.get("expand", False)
+    else:
+        form = _form(body)
+        paths, expand = form.get("paths", []), form.get("expand", [""])[-1].lower() in ("true", "1")
+    if isinstance(paths, str):
+        paths = [paths]
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise BadBody('"paths" must be an array of strings.')
+    if len(paths) > _MOST_PATHS:
+        raise TooLarge(f"One call takes at most {_MOST_PATHS} paths; ask in parts.")
+    return paths, expand is True
+
+
+def _form(body: bytes) -> dict[str, list[str]]:
+    try:
+        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MOST_PATHS + 10, errors="strict")
+    except ValueError as error:
+        raise BadBody("The body is no form, or has too many fields.") from error
+
+
+def _answer(items: list[dict[str, Json]], headers: dict[str, str]) -> Response:
+    return Response(shapes.body(items), headers=headers, media_type="application/json")
