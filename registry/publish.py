@@ -77,6 +77,14 @@ class Publisher:
         ):
             self._store.put(pack_key(sha256), Path(path), size, sha256)
 
+    def recall(self, pack: PackFacts) -> None:
+        """Put the pack's file back where it was checked, from the store if the shelf adopted it."""
+        path = Path(pack.path)
+        if not path.exists():
+            with self._store.open(pack_key(pack.id)) as reader, path.open("wb") as file:
+                for piece in reader:
+                    file.write(piece)
+
     def publish(
         self, snapshot: Snapshot, origin: Origin, updates: Sequence[Update], verdict: Verdict, *, atomic: bool
     ) -> dict[bytes, Refusal]:

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lfs import errors as lfs_errors
 from registry.errors import BadBody, Busy, NoSpace, RegistryError
-from registry.git.cache import PackCache
 from registry.git.repository import Repositories
 from registry.git.snapshot import Snapshot
-from registry.git.verdict import Job, Limits, PackPaths, Update, Verdict
+from registry.git.verdict import Job, Limits, Update, Verdict
 from registry.policy import Judged, Policy, Refusal, judge_names
 from registry.publish import Origin, Publisher, Stale
 
@@ -63,16 +61,14 @@ class Receiver:
         self,
         *,
         repositories: Repositories,
-        packs: PackCache,
         policy: Policy,
         publisher: Publisher,
-        check: Callable[[Job], Verdict],
+        check: Callable[[Snapshot, Job], Verdict],
         limits: Limits,
         portable: str = "refuse",
         published: Callable[[int], None] = lambda repo_id: None,
     ) -> None:
         self._repositories = repositories
-        self._packs = packs
         self._policy = policy
         self._publisher = publisher
         self._check = check
@@ -92,10 +88,24 @@ class Receiver:
     ) -> Outcome:
         """Take or refuse ref updates and the pack that brings their objects.
 
-        `pack` is a file in quarantine, maybe thin; this call may rewrite or move it. At return every ref that is not
-        refused has moved and is durable. With `atomic` one refusal refuses all. Never raises for a refusal.
+        `pack` is a file in quarantine, maybe thin; it is gone at return, whatever the outcome. Every ref that is not
+        refused has moved then and is durable. With `atomic` one refusal refuses all. Never raises for a refusal.
         """
         asked = tuple(updates)
+        try:
+            return self._accept(repo_id, origin, asked, pack, atomic, progress)
+        finally:
+            _discard(pack)
+
+    def _accept(
+        self,
+        repo_id: int,
+        origin: Origin,
+        asked: tuple[Update, ...],
+        pack: Path | None,
+        atomic: bool,
+        progress: Progress,
+    ) -> Outcome:
         try:
             outcome = self._persist(repo_id, origin, asked, pack, atomic, progress)
         except RegistryError as error:
@@ -136,7 +146,9 @@ class Receiver:
         snapshot = self._repositories.snapshot(repo_id)
         refused = judge_names(snapshot, asked, pushed=origin.reason == "push")
         locked = self._policy.locked(repo_id, origin.actor)
-        verdict = self._verdict(snapshot, asked, pack, tuple(locked))
+        path = None if pack is None else str(pack)
+        job = Job(path, (), asked, lock_paths=tuple(locked), limits=self._limits, portable=self._portable)
+        verdict = self._check(snapshot, job)
         for line in verdict.warnings:
             progress(line)
         if verdict.unpack_error is not None:
@@ -145,22 +157,6 @@ class Receiver:
         for line in judged.messages:
             progress(line)
         return self._publish(snapshot, origin, asked, verdict, judged, atomic)
-
-    def _verdict(
-        self, snapshot: Snapshot, asked: tuple[Update, ...], pack: Path | None, locked: tuple[str, ...]
-    ) -> Verdict:
-        with ExitStack() as held:
-            bases = [held.enter_context(self._packs.lease(row)) for row in snapshot.packs]
-            return self._check(
-                Job(
-                    pack=None if pack is None else str(pack),
-                    bases=tuple(PackPaths(str(base.pack), str(base.idx), str(base.intro)) for base in bases),
-                    updates=asked,
-                    lock_paths=locked,
-                    limits=self._limits,
-                    portable=self._portable,
-                )
-            )
 
     def _publish(
         self,
@@ -177,8 +173,19 @@ class Receiver:
             if moving:
                 if verdict.pack is not None:
                     self._publisher.keep(verdict.pack)
-                refusals |= self._publisher.publish(snapshot, origin, moving, verdict, atomic=atomic)
+                refusals |= self._moved(snapshot, origin, moving, verdict, atomic)
         return Outcome(asked, None, _together(asked, refusals) if atomic else refusals)
+
+    def _moved(
+        self, snapshot: Snapshot, origin: Origin, moving: Sequence[Update], verdict: Verdict, atomic: bool
+    ) -> dict[bytes, Refusal]:
+        try:
+            return self._publisher.publish(snapshot, origin, moving, verdict, atomic=atomic)
+        except Stale:
+            if verdict.pack is not None:
+                # The shelf may have adopted the file; the next attempt needs it where it was.
+                self._publisher.recall(verdict.pack)
+            raise
 
     def _tell(self, repo_id: int) -> None:
         """Let listings follow; the push stands whatever becomes of this."""
@@ -186,6 +193,13 @@ class Receiver:
             self._published(repo_id)
         except Exception:
             log.exception("after a push to repo %d: its card could not be read", repo_id)
+
+
+def _discard(pack: Path | None) -> None:
+    """Remove a pack in quarantine, its index and its sidecar; those that the shelf adopted are gone already."""
+    if pack is not None:
+        for path in (pack, pack.with_suffix(".idx"), pack.with_suffix(".intro")):
+            path.unlink(missing_ok=True)
 
 
 def _all(asked: Sequence[Update], reason: str, error: RegistryError) -> dict[bytes, Refusal]:
@@ -210,4 +224,6 @@ def _storage(error: lfs_errors.LfsError) -> RegistryError:
     """Say a store's failure in the registry's words."""
     if isinstance(error, lfs_errors.NoSpace):
         return NoSpace(error.message)
+    if isinstance(error, lfs_errors.HeavyError):
+        return Busy(f"The check of the pack did not finish; push again. {error.message}")
     return Busy(f"The store does not take the objects now: {error.message}")

@@ -37,9 +37,12 @@ ENVIRONMENT = {
 }
 
 
-def git(folder: Path, *arguments: str, input: bytes | None = None, check: bool = True) -> bytes:
-    """Run git in a folder with a clean environment and give its output."""
-    done = subprocess.run(["git", *arguments], cwd=folder, env=ENVIRONMENT, input=input, capture_output=True)
+def git(
+    folder: Path, *arguments: str, input: bytes | None = None, check: bool = True, more: Mapping[str, str] | None = None
+) -> bytes:
+    """Run git in a folder with a clean environment, and `more` of one, and give its output."""
+    environment = ENVIRONMENT | dict(more or {})
+    done = subprocess.run(["git", *arguments], cwd=folder, env=environment, input=input, capture_output=True)
     if check and done.returncode:
         raise AssertionError(f"git {arguments}: {done.stderr.decode()}")
     return done.stdout if check else done.stdout + done.stderr
@@ -97,7 +100,8 @@ class Depot:
 
     def add(self, source: Path, wants: Iterable[str] = (), haves: Iterable[str] = ()) -> PackRow:
         """Store one more pack: what `wants` reach and `haves` do not; all there is if nothing is named."""
-        revs = "\n".join([*wants, *(f"^{sha}" for sha in haves)]) or "--all"
+        named = list(wants) or git(source, "for-each-ref", "--format=%(objectname)").decode().split()
+        revs = "\n".join([*named, *(f"^{sha}" for sha in haves)])
         pack = git(
             source, "pack-objects", "--revs", "--stdout", "-q", "--delta-base-offset", input=revs.encode() + b"\n"
         )
