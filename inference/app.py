@@ -9,15 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from inference.keys import Keys
-from inference.leases import Pool
+from inference.building import Builder
+from inference.checkout import Checkouts
+from inference.config import Config
+from inference.download import Resolved
+from inference.engines import budget
+from inference.engines.device import resolve
+from inference.keys import Keys, read_hashes
 from inference.limits import Lines
 from inference.meters import Load, Meters
 from inference.origin import Origin
+from inference.pinning import Pins
+from inference.pool import Pool
 from inference.render import Wordings
 from inference.rendering import Renderer
 from inference.routes import problems
@@ -29,8 +37,8 @@ from inference.routes.ops import Ops
 from inference.routes.serving import Serving
 from inference.visits import Visits
 
-SLOTS = 64
-"""Rows of one model that are handed to its engine at once; the others wait in line, in fair order."""
+SLOTS = 32
+"""Rows of one model that are handed to its engine at once: a full batch. The others wait in line, in fair order."""
 THREADS = 16
 """Threads that check keys and bodies."""
 LOAD_THREADS = 512
@@ -57,7 +65,8 @@ def assemble(
     pool: Pool,
     keys: Keys,
     visits: Visits,
-    origin: Origin | None = None,
+    origin: Origin,
+    find: Callable[[str, str | None], Resolved],
     pinned: Sequence[str] = (),
     lines: Lines | None = None,
     deadline: float = 600.0,
@@ -81,7 +90,7 @@ def assemble(
         load_threads=workers.loads,
     )
     chat, completions = Chat(serving), Completions(serving)
-    models = Models(pool=pool, keys=keys, origin=origin, started=int(time.time()))
+    models = Models(pool=pool, keys=keys, origin=origin, find=find, started=int(time.time()))
     ops = Ops(pool=pool, meters=meters, visits=visits, version=version("weightroom"), pinned=pinned)
     return Starlette(
         routes=[*chat.routes(), *completions.routes(), *models.routes(), *ops.routes()],
@@ -110,4 +119,58 @@ def versions() -> str:
 
 def _load(lines: Lines, pool: Pool) -> Load:
     queued, running = lines.counts()
-    return Load(queued, running, 0.0, sum(state.bytes for state in pool.states()))
+    return Load(queued, running, sum(state.bytes for state in pool.states()))
+
+
+def build(config: Config, visits: Visits) -> Starlette:
+    """Wire a sidecar: registry → checkouts → pool → doors. Pinned models begin to load; nothing else is asked yet.
+
+    Raises: ValueError: the device that was asked for is not there.
+    """
+    device = resolve(config.device, config.dtype)
+    builder = Builder(device=device, recipe=config.quantize, allow_pickle=config.allow_pickle)
+    checkouts = Checkouts(
+        config.checkouts,
+        config.registry,
+        config.registry_token,
+        config.shared_store,
+        allow_pickle=config.allow_pickle,
+    )
+    pool = Pool(
+        checkouts,
+        builder.build,
+        config.model_bytes or budget.of(device),
+        config.idle_seconds,
+        config.refresh,
+        load_seconds=config.load_seconds,
+        estimate=builder.estimate,
+    )
+    pins = Pins(config.models, pool.pin)
+    pins.start()
+    origin = Origin(config.registry)
+
+    def close() -> None:
+        pins.close()
+        pool.close()
+        checkouts.close()
+
+    return assemble(
+        pool=pool,
+        keys=_keys(config, origin),
+        visits=visits,
+        origin=origin,
+        find=checkouts.resolve,
+        pinned=config.models,
+        lines=Lines(max_queue=config.max_queue, slots=SLOTS),
+        deadline=config.deadline,
+        close=close,
+    )
+
+
+def _keys(config: Config, origin: Origin) -> Keys:
+    if config.api_keys == "registry":
+        return Keys("registry", whoami=origin.whoami)
+    if config.api_keys == "none":
+        return Keys("none", own_token=config.registry_token)
+    hashes = read_hashes(Path(config.api_keys).read_text(encoding="utf-8"))
+    return Keys("file", hashes=hashes, own_token=config.registry_token)

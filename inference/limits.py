@@ -89,11 +89,15 @@ class _Line:
         return max(1, min(60, math.ceil(queued / rate))) if rate else 1
 
     def _grant(self) -> list[Place]:
+        """Let in whose turn it is while they fit; one with many rows is waited for and not overtaken."""
         granted = []
         rows = sum(place.rows for place in self._inside)
-        while self._actors and rows < self._slots:
-            actor, queue = self._actors.popitem(last=False)
+        while self._actors:
+            actor, queue = next(iter(self._actors.items()))
+            if self._inside and rows + queue[0].rows > self._slots:
+                break
             place = queue.popleft()
+            del self._actors[actor]
             if queue:
                 self._actors[actor] = queue
             place.granted = True

@@ -18,7 +18,6 @@ class Load:
 
     queued: int
     running: int
-    kv_used_ratio: float
     model_bytes: int
 
 
@@ -30,14 +29,12 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         load = self._look()
-        queued, running, ratio = float(load.queued), float(load.running), load.kv_used_ratio
+        queued, running = float(load.queued), float(load.running)
         yield GaugeMetricFamily("weightroom_queued", "Requests that wait.", value=queued)
         yield GaugeMetricFamily("weightroom_running", "Requests being answered.", value=running)
-        yield GaugeMetricFamily("weightroom_kv_used_ratio", "Used share of the cache.", value=ratio)
         yield GaugeMetricFamily("weightroom_model_bytes", "Memory of loaded models.", value=float(load.model_bytes))
         yield GaugeMetricFamily("vllm:num_requests_waiting", "As weightroom_queued.", value=queued)
         yield GaugeMetricFamily("vllm:num_requests_running", "As weightroom_running.", value=running)
-        yield GaugeMetricFamily("vllm:kv_cache_usage_perc", "As weightroom_kv_used_ratio.", value=ratio)
 
 
 class Meters:

@@ -7,9 +7,8 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 from typing import IO
-from urllib.parse import quote
 
-from inference.errors import InvalidKey, ModelAbsent, Unavailable
+from inference.errors import InvalidKey, Unavailable
 
 TIMEOUT = 5.0
 """Seconds for one question."""
@@ -57,21 +56,6 @@ class Origin:
             raise _away(status)
         names = [entry.get("id") for entry in body if isinstance(entry, dict)]
         return [name for name in names if isinstance(name, str)][:limit]
-
-    def find(self, name: str, token: str | None) -> str:
-        """Resolve `repo[@revision]` to a commit sha, as the token may read it.
-
-        Raises: ModelAbsent (also for what the token may not read), InvalidKey, Unavailable.
-        """
-        repo, _, revision = name.partition("@")
-        path = f"/api/models/{quote(repo)}"
-        status, body = self._get(f"{path}/revision/{quote(revision, safe='')}" if revision else path, token)
-        sha = body.get("sha") if isinstance(body, dict) else None
-        if status == 200 and isinstance(sha, str):
-            return sha
-        if status in (401, 403, 404) or status == 200:
-            raise ModelAbsent(f"The model {name!r} does not exist, or your key may not read it.", param="model")
-        raise _away(status)
 
     def _get(self, path: str, token: str | None) -> tuple[int, object]:
         """Give status and JSON; an answer that is not JSON counts as none."""

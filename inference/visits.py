@@ -44,6 +44,11 @@ class Visit:
         if abort is not None:
             abort(error)
 
+    @property
+    def closed(self) -> bool:
+        """True once the visit has ended."""
+        return self._closed
+
     def close(self) -> None:
         """Give everything back. Idempotent."""
         with self._lock:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from inference.errors import ModelAbsent
+from inference.download import Resolved
 from inference.keys import Caller, Keys
-from inference.leases import Pool, State
+from inference.loaded import State
+from inference.names import parse
 from inference.origin import Origin
+from inference.pool import Pool
 from inference.routes.bodies import bearer
 from inference.routes.front import Record
 from inference.shapes.fields import Plain
@@ -19,35 +23,47 @@ LISTED = 1000
 
 
 class Models:
-    """The door. Without an `origin` it knows the loaded models only."""
+    """The door; `find` asks the registry for a name's commit, as one caller may see it."""
 
-    def __init__(self, *, pool: Pool, keys: Keys, origin: Origin | None, started: int):
+    def __init__(
+        self, *, pool: Pool, keys: Keys, origin: Origin, find: Callable[[str, str | None], Resolved], started: int
+    ):
         self._pool = pool
         self._keys = keys
         self._origin = origin
+        self._find = find
         self._started = started
 
     def index(self, request: Request) -> Response:
         """List pinned and loaded models first, then what else the caller may read at the registry."""
         caller = self._caller(request)
-        readable = self._origin.models(caller.token, limit=LISTED) if self._origin is not None else []
+        readable = self._origin.models(caller.token, limit=LISTED)
         allowed = set(readable)
         known = [state for state in self._pool.states() if not self._keys.personal or state.repo in allowed]
-        known.sort(key=lambda state: (not state.pinned, state.name))
-        listed = {state.name: self._loaded(state) for state in known}
+        known.sort(key=lambda state: (not state.is_pinned, state.phase != "ready", state.names))
+        listed: dict[str, Plain] = {}
+        for state in known:
+            for name in state.names:
+                listed.setdefault(name, self._entry(name, state))
         for name in readable:
-            listed.setdefault(name, self._entry(name))
+            listed.setdefault(name, self._entry(name, None))
         return JSONResponse({"object": "list", "data": list(listed.values())[:LISTED]})
 
     def one(self, request: Request) -> Response:
-        """Show one model: its commit, and its state if it is loaded. Loads nothing."""
-        record: Record = request.state.record
+        """Show one model: the commit that its name means now, and what is loaded of it. Loads nothing."""
         caller = self._caller(request)
         name: str = request.path_params["id"]
-        states = [state for state in self._pool.states() if state.name == name]
-        # What is loaded for somebody else is shown only to those whom the registry shows it.
-        sha = None if states and not self._keys.personal else self._found(name, caller)
-        entry = self._loaded(states[0]) if states else {**self._entry(name), "commit": sha}
+        resolved = self._find(name, caller.token)
+        states = {state.sha: state for state in self._pool.states() if name in state.names}
+        # While a moved branch loads, its former commit still answers.
+        serving = next((state for state in states.values() if state.phase == "ready"), None)
+        state = serving or states.get(resolved.sha)
+        entry = self._entry(name, state)
+        entry.setdefault("commit", resolved.sha)
+        coming = states.get(resolved.sha)
+        if serving is not None and coming is not None and coming.sha != serving.sha:
+            entry["next"] = {"commit": coming.sha, "state": coming.phase, "error": coming.error}
+        record: Record = request.state.record
         record.sha = str(entry["commit"])
         return JSONResponse(entry)
 
@@ -64,21 +80,17 @@ class Models:
         record.actor = caller.actor
         return caller
 
-    def _found(self, name: str, caller: Caller) -> str:
-        if self._origin is None:
-            raise ModelAbsent(f"The model {name!r} does not exist.", param="model")
-        return self._origin.find(name, caller.token)
-
-    def _loaded(self, state: State) -> Plain:
+    def _entry(self, name: str, state: State | None) -> Plain:
+        owner = parse(name).repo.partition("/")[0]
+        entry: Plain = {"id": name, "object": "model", "created": self._started, "owned_by": owner}
+        if state is None:
+            return {**entry, "state": "available"}
         return {
-            **self._entry(state.name, state.repo),
+            **entry,
+            "state": state.phase,
             "commit": state.sha,
-            "state": state.state,
-            "pinned": state.pinned,
+            "pinned": state.is_pinned,
             "bytes": state.bytes,
             "context": state.context,
+            "error": state.error,
         }
-
-    def _entry(self, name: str, repo: str | None = None) -> Plain:
-        owner = (repo or name).partition("/")[0]
-        return {"id": name, "object": "model", "created": self._started, "owned_by": owner, "state": "available"}

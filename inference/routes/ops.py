@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from inference.leases import Pool
 from inference.meters import Meters
+from inference.pool import Pool
 from inference.visits import Visits
 
 
@@ -25,14 +25,13 @@ class Ops:
         self._pinned = frozenset(pinned)
 
     async def health(self, _: Request) -> Response:
-        """Say that the process lives, and whether one of its engines has broken."""
-        failed = sorted(state.name for state in self._pool.states() if state.state == "failed")
+        """Say that the process lives, and whether a pinned model cannot be served."""
+        failed = sorted(self._pinned.intersection(self._named("failed")))
         return JSONResponse({"status": "failed" if failed else "ok", "failed": failed}, 503 if failed else 200)
 
     async def ready(self, _: Request) -> Response:
         """Say whether work may be sent: not while closing, and not before the pinned models are loaded."""
-        loaded = {state.name for state in self._pool.states() if state.state == "ready"}
-        missing = sorted(self._pinned - loaded)
+        missing = sorted(self._pinned.difference(self._named("ready")))
         closing = self._visits.draining
         body = {"ready": not (missing or closing), "draining": closing, "waiting_for": missing}
         return JSONResponse(body, 200 if body["ready"] else 503)
@@ -44,6 +43,9 @@ class Ops:
     async def metrics(self, _: Request) -> Response:
         """Give all counters in Prometheus' text format."""
         return Response(self._meters.text(), media_type=CONTENT_TYPE_LATEST)
+
+    def _named(self, phase: str) -> list[str]:
+        return [name for state in self._pool.states() if state.phase == phase for name in state.names]
 
     def routes(self) -> list[Route]:
         """List the endpoints."""

@@ -21,11 +21,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from inference.errors import EngineFull
 from inference.generate import Run
 from inference.keys import Caller, Keys
-from inference.leases import Pool
 from inference.limits import Lines, Place
 from inference.planning import plan
+from inference.pool import Pool
 from inference.render import Wordings
 from inference.routes import problems, sse
 from inference.routes.answers import Ask, Heading, Started, Writer, collect, late, rung_within, stream
@@ -34,6 +35,8 @@ from inference.routes.front import Record
 from inference.visits import Visit, Visits
 
 T = TypeVar("T")
+PAUSES = (0.02, 0.05, 0.1, 0.3, 0.6, 1.0)
+"""Seconds between attempts to enter an engine that says it is full."""
 ASSUMED_TOKENS = 256
 """Tokens that a request without a limit is taken to generate, when waiting times are estimated."""
 
@@ -116,7 +119,7 @@ class Serving:
         self, caller: Caller, ask: Ask, record: Record, prefix: str, visit: Visit, wake: Callable[[], None]
     ) -> tuple[Run, Writer]:
         """Lease the model, make ids, hand the rows to the engine. Runs in a thread, and may wait for a load."""
-        lease = self._pool.lease(ask.body.model, caller.token).__enter__()
+        lease = self._pool.lease(ask.body.model, caller.token)
         visit.keep(partial(lease.__exit__, None, None, None))
         record.sha = lease.sha
         info = lease.engine.info()
@@ -132,14 +135,32 @@ class Serving:
             seed=self._draw(),
             param=ask.param,
         )
-        run = Run(id_=record.id, engine=lease.engine, wording=wording, plan=planned, wake=wake)
-        visit.keep(run.cancel)
-        visit.on_abort(run.fail)
-        run.start()
+        run = _running(
+            partial(Run, id_=record.id, engine=lease.engine, wording=wording, plan=planned, wake=wake), visit
+        )
         digest = hashlib.sha256(f"{info.name}|{self._versions}".encode()).hexdigest()
         fingerprint = f"wr-{lease.sha[:12]}-{digest[:8]}"
         heading = Heading(f"{prefix}-{record.id}", int(time.time()), ask.body.model, fingerprint)
         return run, ask.writer(heading, wording, prompts)
+
+
+def _running(make: Callable[[], Run], visit: Visit) -> Run:
+    """Start a run; the rows of requests that ended just now leave the engine a step later, so it may need a moment.
+
+    Raises: EngineFull, when that moment was not enough; what else `Run.start` raises.
+    """
+    for pause in PAUSES:
+        run = make()
+        try:
+            run.start()
+            break
+        except EngineFull:
+            if pause == PAUSES[-1] or visit.closed:
+                raise
+            time.sleep(pause)
+    visit.keep(run.cancel)
+    visit.on_abort(run.fail)
+    return run
 
 
 async def while_connected(request: Request, record: Record, work: Coroutine[object, object, T]) -> T:

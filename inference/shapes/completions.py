@@ -14,7 +14,8 @@ from inference.errors import InvalidRequest
 from inference.shapes.fields import Metadata, Plain, Sampling, TokenId
 
 MAX_PROMPTS = 64
-MAX_ROWS = 128
+MAX_ROWS = 32
+"""Prompts × n: what an engine takes at once."""
 
 REFUSED: Mapping[str, str] = {
     "suffix": "the model has no infill template",

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from inference.app import assemble
+from inference.keys import Keys
+from inference.pool import Pool
 from inference.rendering import Renderer
-from tests.inference.echo import EchoEngine, EchoPool
+from inference.visits import Visits
+from tests.inference.echo import EchoEngine, EchoOrigin, EchoShelf
+from tests.inference.listening import listening
 from tests.services.tiny_model import make_chat_model
 
 
@@ -37,6 +42,22 @@ def engine() -> Iterator[EchoEngine]:
 
 
 @pytest.fixture
-def pool(engine: EchoEngine, checkout: Path) -> EchoPool:
+def shelf(checkout: Path) -> EchoShelf:
+    """Where `acme/echo` comes from."""
+    return EchoShelf(checkout)
+
+
+@pytest.fixture
+def pool(engine: EchoEngine, shelf: EchoShelf) -> Iterator[Pool]:
     """A pool with the one model `acme/echo`."""
-    return EchoPool(engine, checkout)
+    pool = Pool(shelf, lambda path, repo, sha: engine, 10**12, 0)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def sidecar(pool: Pool, shelf: EchoShelf) -> Iterator[str]:
+    """A sidecar over the echo engine, open to everyone on loopback; its base URL."""
+    app = assemble(pool=pool, keys=Keys("none"), visits=Visits(), origin=EchoOrigin(["acme/echo"]), find=shelf.resolve)
+    with listening(app) as url:
+        yield url

@@ -1,4 +1,4 @@
-"""An engine and a pool without a model: answers are the prompt again, or what a test says, one token at a time."""
+"""An engine without a model: it says the prompt again, or what a test scripts, one token at a time; and its shelf."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inference.engine import Done, Engine, Failed, Info, Request, Sink, Stats, Ticket, Tokens
-from inference.errors import EngineFailed, EngineFull, ModelAbsent, Unavailable
+from inference.download import Resolved
+from inference.engine import Done, Failed, Info, Request, Sink, Stats, Ticket, Tokens
+from inference.errors import EngineFailed, EngineFull, InvalidKey, ModelAbsent, Unavailable
+from inference.names import parse
+from inference.origin import Origin
+from inference.pool import Pool
 from inference.sampling import Top, Usage
+
+SHA = "c0ffee" + "0" * 34
 
 
 @dataclass
@@ -138,60 +144,51 @@ class EchoEngine:
         live.sink(event)
 
 
-@dataclass(frozen=True)
-class EchoState:
-    name: str
-    repo: str
-    sha: str
-    state: str = "ready"
-    pinned: bool = True
-    bytes: int = 1000
-    context: int = 512
-
-
 @dataclass
-class EchoLease:
-    repo: str
-    sha: str
+class EchoShelf:
+    """Where the pool finds its one model, `acme/echo`; a `private` one shows itself only to the token that owns it."""
+
     path: Path
-    engine: Engine
-    pool: EchoPool
-
-    def __enter__(self) -> EchoLease:
-        with self.pool.lock:
-            self.pool.held += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self.pool.lock:
-            self.pool.held -= 1
-
-
-@dataclass
-class EchoPool:
-    """One model, `acme/echo`; `private` ones are lent only to the token that owns them."""
-
-    engine: Engine
-    path: Path
-    sha: str = "c0ffee" + "0" * 34
+    sha: str = SHA
     private: str | None = None
-    held: int = 0
     tokens: list[str | None] = field(default_factory=list)
-    loading: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __post_init__(self) -> None:
-        self.loading.set()
-
-    def lease(self, name: str, token: str | None) -> EchoLease:
+    def resolve(self, name: str, token: str | None = None) -> Resolved:
         self.tokens.append(token)
-        if name.partition("@")[0] != "acme/echo" or (self.private is not None and token != self.private):
+        asked = parse(name)
+        if asked.repo != "acme/echo" or (self.private is not None and token != self.private):
             raise ModelAbsent(f"The model {name!r} does not exist.", param="model")
-        self.loading.wait(30)
-        return EchoLease("acme/echo", self.sha, self.path, self.engine, self)
+        return Resolved(asked.repo, asked.revision, self.sha)
 
-    def states(self) -> list[EchoState]:
-        return [EchoState("acme/echo", "acme/echo", self.sha)]
+    def pin(self, repo: str, sha: str, token: str | None = None) -> Path:
+        return self.path
+
+    def own_token(self) -> str | None:
+        return None
+
+
+class EchoOrigin(Origin):
+    """A registry that is not asked over HTTP."""
+
+    def __init__(self, names: Sequence[str] = (), tokens: dict[str, str] | None = None):
+        super().__init__("http://127.0.0.1:9")
+        self._names = list(names)
+        self._tokens = tokens or {}
+        self.asked = 0
+
+    def whoami(self, token: str) -> str:
+        self.asked += 1
+        if token not in self._tokens:
+            raise InvalidKey("The registry does not know this API key.")
+        return self._tokens[token]
+
+    def models(self, token: str | None, *, limit: int = 1000) -> list[str]:
+        return self._names
+
+
+def held(pool: Pool) -> int:
+    """Count the leases that are out."""
+    return sum(state.leases for state in pool.states())
 
 
 def wait_until(true: object, seconds: float = 10.0) -> None:
