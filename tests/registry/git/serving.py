@@ -1,0 +1,106 @@
+"""The git door over a socket, with every shelf real and only the database's part played by memory."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+
+from registry.access import Act
+from registry.errors import BadToken, NeedsLogin, NotAllowed, RepoAbsent
+from registry.git.responses import Responses
+from registry.git.snapshot import Snapshot
+from registry.git.upload_pack import UploadPack
+from registry.git.upload_pack_v0 import UploadPackV0
+from registry.git.view import Views
+from registry.names import RepoId
+from registry.routes.auth import token_of
+from registry.routes.blocks import Threads
+from registry.routes.git import GitDoor
+from tests.registry.git.packed import Depot
+
+
+@dataclass
+class Town:
+    """Repos by name, as the database would know them; `private` ones open to the token `key`."""
+
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    private: set[str] = field(default_factory=set)
+
+    def visit(self, request: Request, repo: RepoId, act: Act = "read") -> SimpleNamespace:
+        """Play the part of Auth: `key` may read and write, `glance` may read, nobody reads public repos only."""
+        token = token_of(request.headers)
+        if token not in (None, "key", "glance"):
+            raise BadToken("Unknown token.")
+        known = repo.web in self.snapshots and (token is not None or repo.web not in self.private)
+        if not known:
+            raise RepoAbsent("There is no such repo.") if token else NeedsLogin("Log in.")
+        if act != "read" and token != "key":
+            raise NotAllowed("Read only.") if token else NeedsLogin("Log in.")
+        return SimpleNamespace(repo=SimpleNamespace(id=list(self.snapshots).index(repo.web)), actor=token)
+
+    def snapshot(self, repo_id: int) -> Snapshot:
+        """Play the part of Repositories."""
+        return list(self.snapshots.values())[repo_id]
+
+
+@dataclass
+class Door:
+    """A running door."""
+
+    url: str
+    town: Town
+    responses: Responses
+
+
+@contextmanager
+def door(folder: Path, depot: Depot) -> Iterator[Door]:
+    """Serve the packs of a depot on a free port."""
+    town = Town()
+    builders = ThreadPoolExecutor(4)
+    responses = Responses(folder / "responses", 1 << 30, builders)
+    views = Views(depot.manifests)
+    git = GitDoor(
+        auth=town,
+        repositories=town,
+        upload_pack=UploadPack(views, responses, agent="weightroom/test"),
+        upload_pack_v0=UploadPackV0(views, responses, agent="weightroom/test"),
+        threads=Threads(8),
+    )
+    with serve(Starlette(routes=git.routes())) as url:
+        yield Door(url, town, responses)
+    builders.shutdown()
+
+
+@contextmanager
+def serve(app: object) -> Iterator[str]:
+    """Run an application on a free port of 127.0.0.1 until the block ends."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    ready = threading.Event()
+    server.install_signal_handlers = lambda: None
+    startup = server.startup
+
+    async def told(sockets: list[socket.socket] | None = None) -> None:
+        await startup(sockets)
+        ready.set()
+
+    server.startup = told
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
