@@ -11,6 +11,9 @@ from tests.services import postgres, s3
 from tests.services.house import House, open_house
 from tests.services.programs import Git, need
 
+# Tests are busier than any user; what the limits do has tests of its own.
+QUIET = {"LIMIT_API": "0", "LIMIT_RESOLVE": "0", "LIMIT_GIT": "0", "LIMIT_LFS": "0"}
+
 
 @pytest.fixture(scope="session")
 def small_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
@@ -33,10 +36,6 @@ def large_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         }
         with open_house(folder, **settings, **QUIET) as house:
             yield house
-
-
-# Tests are busier than any user; what the limits do has tests of its own.
-QUIET = {"LIMIT_API": "0", "LIMIT_RESOLVE": "0", "LIMIT_GIT": "0", "LIMIT_LFS": "0"}
 
 
 @pytest.fixture(
