@@ -175,6 +175,8 @@ class ContinuousEngine:
         if self._is_closing:
             self._end(row, Failed(Unavailable("this model was unloaded; ask again", code="draining", retry_after=1)))
         else:
+            # A failed step ends the thread; who hears of it and asks again must find the engine broken already.
+            self._is_broken = True
             log.error("request %s failed: %s", key, why)
             self._end(row, Failed(EngineFailed("the engine broke while answering; ask again")))
 
