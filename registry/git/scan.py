@@ -194,7 +194,7 @@ class Scanner:
         back = -1
         while True:
             if at >= self._end or back > self._end:
-                raise PackRefused("bad object header")
+                raise PackRefused("delta base offset is out of bound")
             byte = self._data[at]
             at += 1
             back = ((back + 1) << 7) | (byte & 0x7F)
@@ -278,7 +278,8 @@ def inflate(data: Buffer, at: int, end: int, size: int) -> Iterator[tuple[bytes,
             raise PackRefused("an object is larger than it declares")
         if not (piece or chunk or inflater.eof):
             raise PackRefused("pack ends within an object")
-        chunk = inflater.unconsumed_tail
+        # At the end the tail may repeat what is unused already.
+        chunk = b"" if inflater.eof else inflater.unconsumed_tail
         yield piece, at - len(chunk) - len(inflater.unused_data)
     if got != size:
         raise PackRefused("an object is smaller than it declares")
