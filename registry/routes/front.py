@@ -12,7 +12,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from starlette.datastructures import Headers
@@ -23,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry.errors import BadToken
 from registry.limits import Limits, Reading
 from registry.routes.auth import fingerprint, token_of
+from registry.routes.meter import Meter, Seen
 
 log = logging.getLogger("registry.access")
 
@@ -40,18 +40,6 @@ _SAFE = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
     (b"cross-origin-resource-policy", b"same-site"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One finished request, for the log and the counters; `route` is the pattern that matched, empty if none did."""
-
-    method: str
-    route: str
-    path: str
-    status: int
-    seconds: float
-    sent: int
 
 
 class Origins:
@@ -107,13 +95,13 @@ class Front:
         *,
         origins: Origins,
         limits: Limits,
-        observe: Callable[[Seen], None] = lambda seen: None,
+        meter: Meter,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._origins = origins
         self._limits = limits
-        self._observe = observe
+        self._meter = meter
         self._ticks = ticks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,9 +115,11 @@ class Front:
         state["request_id"] = scope["request_id"] = _request_id(headers)
         state["origin"] = self._origins.origin(headers, scope["scheme"], peer)
         state["client"] = self._origins.client(headers, peer)
+        _settle(scope, state["origin"])
         reading = self._reading(scope["path"], headers, state["client"])
         answer = _Answer(send, state["request_id"], reading)
         began = self._ticks()
+        self._meter.begin()
         try:
             await self._serve(scope, receive, answer, reading)
         finally:
@@ -168,7 +158,7 @@ class Front:
         route = getattr(scope.get("route"), "path", "")
         # 499 is what nginx logs for a client that left before its answer.
         seen = Seen(scope["method"], route, scope["path"], answer.status or 499, seconds, answer.sent)
-        self._observe(seen)
+        self._meter.end(seen)
         if seen.path not in _QUIET:
             log.info("%s", _Line(scope, seen))
 
@@ -227,6 +217,14 @@ class _Answer:
         if self._reading is not None:
             added += [(name.encode(), text.encode()) for name, text in self._reading.headers()]
         return added
+
+
+def _settle(scope: Scope, origin: str) -> None:
+    """Make scheme and Host of the request those of its origin, so that no room behind derives another one."""
+    scheme, _, host = origin.partition("://")
+    scope["scheme"] = scheme
+    rest = [pair for pair in scope["headers"] if pair[0] != b"host"]
+    scope["headers"] = [(b"host", host.encode()), *rest]
 
 
 def bucket_of(path: str) -> str | None:

@@ -17,7 +17,8 @@ from starlette.types import Message
 
 from registry.limits import Limits
 from registry.routes import context
-from registry.routes.front import Front, Origins, Seen, bucket_of
+from registry.routes.front import Front, Origins, bucket_of
+from registry.routes.meter import Meter
 from registry.routes.problems import Problems
 
 PROXY = ip_network("10.0.0.0/8")
@@ -45,13 +46,13 @@ def client(
     public_url: str | None = None,
     peer: str = "203.0.113.9",
     quotas: dict[str, int] | None = None,
-    seen: list[Seen] | None = None,
+    meter: Meter | None = None,
 ) -> TestClient:
     front = Front(
         application(),
         origins=Origins(public_url, [PROXY]),
         limits=Limits(quotas or {}),
-        observe=(lambda one: None) if seen is None else seen.append,
+        meter=meter or Meter(),
     )
     return TestClient(front, base_url="http://hub.example", client=(peer, 1), raise_server_exceptions=False)
 
@@ -99,7 +100,7 @@ def test_a_path_that_reads_two_ways_is_refused(path: str) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    anyio.run(Front(application(), origins=Origins(None, []), limits=Limits({})), scope, receive, send)
+    anyio.run(Front(application(), origins=Origins(None, []), limits=Limits({}), meter=Meter()), scope, receive, send)
     assert sent[0]["status"] == 400
 
 
@@ -135,12 +136,30 @@ def test_a_used_up_bucket_is_429_in_the_words_of_its_client() -> None:
     assert "WEIGHTROOM_LIMIT_API" in second.json()["error"]
 
 
-def test_finished_requests_are_observed_with_their_route() -> None:
-    seen: list[Seen] = []
-    watched = client(seen=seen)
-    watched.get("/api/x")
-    watched.get("/none")
-    assert [(one.method, one.route, one.status) for one in seen] == [("GET", "/api/{name}", 200), ("GET", "", 404)]
+def test_finished_requests_are_counted_by_pattern_and_not_by_path() -> None:
+    meter = Meter()
+    watched = client(meter=meter)
+    for path in ("/api/x", "/api/y", "/none"):
+        watched.get(path)
+    text = meter.text().decode()
+    assert 'weightroom_requests_total{method="GET",route="/api/{name}",status="200"} 2.0' in text
+    assert 'weightroom_requests_total{method="GET",route="none",status="404"} 1.0' in text
+    assert "weightroom_requests_in_flight 0.0" in text
+    assert "/api/x" not in text
+
+
+def seen_by_rooms_behind(request: Request) -> Response:
+    return PlainTextResponse(str(request.base_url))
+
+
+def test_rooms_behind_see_the_origin_as_their_own() -> None:
+    front = Front(
+        Starlette(routes=[Route("/", seen_by_rooms_behind)]),
+        origins=Origins("https://models.example", []),
+        limits=Limits({}),
+        meter=Meter(),
+    )
+    assert TestClient(front, base_url="http://10.1.2.3:8000").get("/").text == "https://models.example/"
 
 
 @pytest.mark.parametrize(
