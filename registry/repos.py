@@ -78,12 +78,11 @@ class Repos:
         if wanted.type == "space" and wanted.sdk not in SDKS:
             raise BadBody(f"A space needs an sdk: one of {', '.join(SDKS)}.")
         namespace_id = self._access.may_create(actor, name.namespace)
-        taken = f"You already created this {name.type} repo: "
         try:
             with self._db.write() as connection:
                 row_id, made = self._insert(connection, actor, wanted, name, namespace_id)
         except IntegrityError as error:
-            raise Exists(taken + name.full, path=name.web) from error
+            raise _made_already(name) from error
         try:
             self._start(row_id, Origin(actor, "api", request_id=request_id), first_files(wanted.type), FIRST_COMMIT)
         except BaseException:
@@ -139,8 +138,8 @@ class Repos:
         self, connection: Connection, actor: Actor, wanted: NewRepo, name: RepoId, namespace_id: int
     ) -> tuple[int, RepoId]:
         made = _canonical(connection, name, namespace_id)
-        if _holder(connection, made, namespace_id) is not None:
-            raise Exists(f"You already created this {made.type} repo: {made.full}", path=made.web)
+        if (holder := _holder(connection, made, namespace_id)) is not None:
+            raise _made_already(RepoId(made.type, made.namespace, holder[1]))
         _drop_alias(connection, made)
         moment = self._clock()
         values = {
@@ -160,7 +159,8 @@ class Repos:
     def _move(self, connection: Connection, actor: Actor, repo: RepoRow, name: RepoId, namespace_id: int) -> RepoId:
         lock_repo(connection, repo.id)
         to = _canonical(connection, name, namespace_id)
-        if _holder(connection, to, namespace_id) not in (None, repo.id):
+        holder = _holder(connection, to, namespace_id)
+        if holder is not None and holder[0] != repo.id:
             raise _name_taken(to)
         old = repo.repo_id
         _drop_alias(connection, to)
@@ -221,18 +221,24 @@ def _canonical(connection: Connection, name: RepoId, namespace_id: int) -> RepoI
     return RepoId(name.type, spelled, name.name)
 
 
-def _holder(connection: Connection, name: RepoId, namespace_id: int) -> int | None:
-    found = sa.select(repos.c.id).where(
+def _holder(connection: Connection, name: RepoId, namespace_id: int) -> tuple[int, str] | None:
+    """Find the repo that has a name: its row id, and the name as it spells it."""
+    found = sa.select(repos.c.id, repos.c.name).where(
         repos.c.type == name.type,
         repos.c.namespace_id == namespace_id,
         repos.c.name_fold == name.name.casefold(),
         repos.c.deleted_at.is_(None),
     )
-    return connection.execute(found).scalar()
+    row = connection.execute(found).first()
+    return None if row is None else (row.id, row.name)
 
 
 def _drop_alias(connection: Connection, name: RepoId) -> None:
     connection.execute(sa.delete(moves).where(moves.c.type == name.type, moves.c.old_fold == name.fold))
+
+
+def _made_already(name: RepoId) -> Exists:
+    return Exists(f"You already created this {name.type} repo: {name.full}", path=name.web)
 
 
 def _name_taken(name: RepoId) -> Exists:
