@@ -132,9 +132,9 @@ def test_a_new_repo_does_not_shift_later_pages(world: World) -> None:
 
 
 def test_every_filter_narrows(world: World) -> None:
-    world.add(
-        "ann/bert", _tagged("transformers", "en", "license:mit", "dataset:wiki", task="fill-mask", tensors={"F32": 100})
-    )
+    bert = _tagged("transformers", "en", "license:mit", "dataset:wiki", task="fill-mask", tensors={"F32": 100})
+    llama = _tagged("en", "base_model:x/y", task="text-generation", tensors={"BF16": 7000})
+    world.add("ann/bert", bert)
     world.add("ann/llama", llama, gated="auto")
     world.add("lab/plain", age=1)
     cases: list[tuple[dict[str, object], Sequence[str]]] = [

@@ -12,13 +12,15 @@ from starlette.testclient import TestClient
 
 from lfs.pointer import Pointer, canonical
 from lfs.transfer import Transfer
-from registry.access import Access
+from registry.access import Access, Actor
 from registry.catalog import Catalog
 from registry.db import Database
 from registry.facts import FactReader
 from registry.git.snapshot import ZERO
+from registry.git.verdict import Update
 from registry.git.view import Views
 from registry.names import RepoType
+from registry.publish import Origin
 from registry.revisions import Resolved, Revisions
 from registry.routes.auth import Auth
 from registry.routes.hub.arrivals import Arrivals
@@ -74,7 +76,9 @@ class Reader:
         """Commit exactly these files and push them to a ref of `ann/one`; return the sha."""
         sha = self.gate.commit(files, on=on, message=message)
         old = self.gate.targets().get(ref, ZERO)
-        outcome = self.gate.push((ref, old, sha))
+        pack = self.gate.pack([sha], [ref.target for ref in self.gate.refs().values()])
+        origin = Origin(Actor(1, "ann", 1, None, "write"), "api")
+        outcome = self.gate.receiver.accept(1, origin, [Update(ref, old, sha)], pack)
         assert outcome.results == {ref: None}, outcome
         return sha
 
