@@ -9,13 +9,15 @@ from lfs import pointer
 from registry.git import fsck
 from registry.git.filenames import Finding, Severity, Special, check_name
 from registry.git.forest import Forest, is_file
-from registry.git.fsck import LINK_MODE, TREE_MODE, CommitFacts, Entry, TagFacts
+from registry.git.fsck import COMMIT_MODE, LINK_MODE, TREE_MODE, CommitFacts, Entry, TagFacts
 from registry.git.intro import PointerRow
 from registry.git.packfile import BLOB, COMMIT, KINDS, TAG, TREE
 
 TOLD = 10 << 20
 """Files from this size on are named to their pusher."""
 _MOST_FINDINGS = 50
+_PLAIN_MODES = frozenset({b"100644", b"100755", TREE_MODE})
+_NULL = bytes(20)
 _UNFORGIVABLE = frozenset(
     f"{family}{rule}"
     for family, rules in {
@@ -110,24 +112,31 @@ class Contents:
         if entries is None:
             self._hear(TREE, sha, fsck.check_tree(content))
             return
-        self._hear(TREE, sha, fsck.check_shape(entries))
-        for entry in self.forest.add(sha, content, entries):
+        found = fsck.check_shape(entries)
+        if found:
+            self._hear(TREE, sha, found)
+        fresh = self.forest.add(sha, content, entries)
+        # Past the bound something is missing for certain; counting on would only take memory.
+        if self.overflows():
+            return
+        for entry in fresh:
             self._entry(sha, entry)
 
     def _entry(self, tree: bytes, entry: Entry) -> None:
         mode, name, sha = entry
-        found = fsck.check_entry(entry)
-        if found:
-            self._hear(TREE, tree, found)
-        # Past the bound something is missing for certain; counting on would only take memory.
-        if self.overflows():
-            return
+        verdict = check_name(name)
+        if verdict.findings or verdict.special or mode not in _PLAIN_MODES or sha == _NULL:
+            self._odd_entry(tree, entry, verdict.special)
         if mode == TREE_MODE:
             self.trees_named.add(sha)
-        elif is_file(mode):
+        elif mode != COMMIT_MODE:
             self.blobs_named.add(sha)
-            special = check_name(name).special
-            if mode == LINK_MODE:
-                self.links.add(sha)
-            elif special:
-                self.special.setdefault(sha, set()).add(special)
+
+    def _odd_entry(self, tree: bytes, entry: Entry, special: Special | None) -> None:
+        """Judge an entry that has something to be judged."""
+        mode, _, sha = entry
+        self._hear(TREE, tree, fsck.check_entry(entry))
+        if mode == LINK_MODE:
+            self.links.add(sha)
+        elif special and is_file(mode):
+            self.special.setdefault(sha, set()).add(special)

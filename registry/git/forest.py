@@ -36,16 +36,20 @@ class Forest:
         self._shared: dict[Entry, Entry] = {}
         self._below: dict[bytes, tuple[int, tuple[bytes, ...]]] = {}
         self._stats: dict[bytes, TreeStats] = {}
+        self._all: list[tuple[bytes, TreeStats]] = []
 
-    def add(self, sha: bytes, content: bytes, entries: list[Entry]) -> frozenset[Entry]:
+    def add(self, sha: bytes, content: bytes, entries: list[Entry]) -> list[Entry]:
         """Take a tree of the push; give those of its entries that no tree had before."""
-        if len(self._shared) > _SHARED_ENTRIES:
-            self._shared.clear()
-        fresh = frozenset(entries).difference(self._shared)
-        self._shared.update(zip(fresh, fresh, strict=True))
-        kept = frozenset(map(self._shared.__getitem__, entries))
+        shared = self._shared
+        if len(shared) > _SHARED_ENTRIES:
+            shared.clear()
+        fresh = [one for one in entries if one not in shared]
+        shared.update(zip(fresh, fresh, strict=True))
+        kept = frozenset(map(shared.__getitem__, entries))
         folders = tuple([one[2] for one in kept if one[0] == TREE_MODE])
         self._below[sha] = len(entries) - len(folders), folders
+        if not folders:
+            self._stats[sha] = TreeStats(len(entries), 1)
         if self._raw_bytes + len(content) <= _RAW_BYTES:
             self._raw_bytes += len(content)
             self._raw[sha] = content
@@ -76,7 +80,7 @@ class Forest:
 
         Raises: Damaged (no sidecar knows a tree of the manifest).
         """
-        waiting = [sha]
+        waiting = [] if sha in self._stats else [sha]
         while waiting:
             one = waiting[-1]
             if one in self._stats:
@@ -92,14 +96,18 @@ class Forest:
         return self._stats[sha]
 
     def _sum(self, files: int, folders: tuple[bytes, ...]) -> TreeStats:
-        below = [self._stats[folder] for folder in folders]
-        total = files + sum(stats.files for stats in below)
-        depth = 1 + max((stats.depth for stats in below), default=0)
-        return TreeStats(min(total, MOST_FILES), min(depth, _MOST_LEVELS))
+        total, depth = files, 0
+        for folder in folders:
+            below = self._stats[folder]
+            total += below.files
+            depth = max(depth, below.depth)
+        return TreeStats(min(total, MOST_FILES), min(depth + 1, _MOST_LEVELS))
 
     def all_stats(self) -> list[tuple[bytes, TreeStats]]:
         """Tell the shapes of all trees of the push."""
-        return [(sha, self.stats(sha)) for sha in self._below]
+        if len(self._all) != len(self._below):
+            self._all = [(sha, self.stats(sha)) for sha in self._below]
+        return self._all
 
     def _keep(self, sha: bytes, entries: frozenset[Entry]) -> frozenset[Entry]:
         if sha not in self._parsed:

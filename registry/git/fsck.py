@@ -206,16 +206,26 @@ def check_shape(entries: Sequence[Entry]) -> list[Finding]:
         found.append(_refuse("tooManyEntries", f"a tree of {len(entries)} entries; at most {MOST_ENTRIES} are taken"))
     names = [name for _, name, _ in entries]
     keys = [name + b"/" if mode == TREE_MODE else name for mode, name, _ in entries]
-    if any(map(bytes.__gt__, keys, keys[1:])):
+    if keys != sorted(keys):
         found.append(_refuse("treeNotSorted", "entries are not in order"))
+    # The common case in one step: plain names that differ without case do not repeat either.
+    if b"".join(names).isascii() and len(set(map(bytes.lower, names))) == len(names):
+        return found
     if len(set(names)) != len(names):
         found.append(_refuse("duplicateEntries", f"two entries are named {show(_twice(names))!r}"))
-    elif len({check_name(name).folded for name in names}) != len(names):
-        folded: dict[str, bytes] = {}
-        clash = next(name for name in names if folded.setdefault(check_name(name).folded, name) != name)
-        both = f"{show(folded[check_name(clash).folded])!r} and {show(clash)!r}"
-        found.append(Finding("collidingNames", Severity.PORTABLE, f"{both} are one file where case is ignored"))
+    else:
+        found += _collisions(names)
     return found
+
+
+def _collisions(names: Sequence[bytes]) -> Iterator[Finding]:
+    folded: dict[str, bytes] = {}
+    for name in names:
+        first = folded.setdefault(check_name(name).folded, name)
+        if first != name:
+            text = f"{show(first)!r} and {show(name)!r} are one file where case is ignored"
+            yield Finding("collidingNames", Severity.PORTABLE, text)
+            return
 
 
 def _twice(names: Iterable[bytes]) -> bytes:
