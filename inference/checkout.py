@@ -179,8 +179,8 @@ def _wanted(entries: list[Entry], is_pickle_allowed: bool) -> list[Entry]:
     patterns = WANTED + (PICKLES if is_pickle_allowed else ())
     chosen = []
     for entry in entries:
-        hidden = any(part.startswith(".") for part in entry.path.split("/"))
-        if not hidden and any(fnmatchcase(entry.path.rsplit("/", 1)[-1], pattern) for pattern in patterns):
+        is_hidden = any(part.startswith(".") and part not in (".", "..") for part in entry.path.split("/"))
+        if not is_hidden and any(fnmatchcase(entry.path.rsplit("/", 1)[-1], pattern) for pattern in patterns):
             check_path(entry.path)
             chosen.append(entry)
     if len({folded(entry.path) for entry in chosen}) != len(chosen):

@@ -141,7 +141,8 @@ class Registry:
                         _check(response, 206 if at and response.status_code != 200 else 200)
                         # A server that does not know Range sends the whole file: what is here already is passed over.
                         known = at if response.status_code == 200 else 0
-                        for piece in _after(response.iter_raw(PIECE), known):
+                        # Pieces as they arrive: a chunk size would hold bytes back, and lose them when it breaks.
+                        for piece in _after(response.iter_raw(), known):
                             at += len(piece)
                             if at > entry.size:
                                 raise _away(f"it sends more bytes than {entry.path} has")
