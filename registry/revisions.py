@@ -112,16 +112,16 @@ class Revisions:
         found = (tree.find(manifest, at.commit, name) for name in names if name)
         return [entry for entry in found if entry is not None]
 
-    def tree(self, at: Resolved, folder: str, *, recursive: bool, limit: int, after: str | None = None) -> tree.Page:
+    def tree(self, at: Resolved, folder: str, *, recursive: bool, limit: int, after: bytes | None = None) -> tree.Page:
         """List a folder, or all below it, in pages; `after` is the last path of the page before.
 
         Raises: EntryAbsent (no such folder), BadBody (`after` is not of this listing).
         """
-        below, behind = folder.encode(), None if after is None else after.encode()
-        key = at.repo_id, at.commit, below, recursive, limit, behind
+        below = folder.encode()
+        key = at.repo_id, at.commit, below, recursive, limit, after
 
         def read() -> tree.Page:
-            return tree.listing(self.manifest(at), at.commit, below, recursive=recursive, limit=limit, after=behind)
+            return tree.listing(self.manifest(at), at.commit, below, recursive=recursive, limit=limit, after=after)
 
         return self._pages.get(key, read)
 

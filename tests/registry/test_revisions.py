@@ -170,7 +170,7 @@ def test_listings_page_and_remember(world: World) -> None:
     at = world.revisions.resolve(world.visit("dev/x"), "dev/x")
     page = world.revisions.tree(at, "", recursive=True, limit=1)
     assert ([entry.path for entry in page.entries], page.more) == ([b"d"], True)
-    rest = world.revisions.tree(at, "", recursive=True, limit=1, after="d")
+    rest = world.revisions.tree(at, "", recursive=True, limit=1, after=b"d")
     assert ([entry.path for entry in rest.entries], rest.more) == ([b"d/b.txt"], False)
     assert world.revisions.tree(at, "", recursive=True, limit=1) is page
 

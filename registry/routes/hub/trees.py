@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
@@ -34,14 +35,17 @@ class TreeDoor:
 
     def tree(self, request: Request) -> Response:
         """List a folder of a revision, with `recursive` all below it; `expand` adds each entry's last commit."""
-        _, at, folder, _ = self._arrivals.file(request)
+        visit, at, folder, _ = self._arrivals.file(request)
+        after = None
+        if cursor := request.query_params.get("cursor"):
+            commit, after = _opened(cursor)
+            at = self._revisions.resolve(visit, commit)
         recursive, expand = flag(request, "recursive"), flag(request, "expand")
         limit = count(request, "limit", *_sizes(request, recursive=recursive, expand=expand))
-        cursor = request.query_params.get("cursor")
-        page = self._revisions.tree(at, folder, recursive=recursive, limit=max(1, limit), after=cursor)
+        page = self._revisions.tree(at, folder, recursive=recursive, limit=max(1, limit), after=after)
         headers = {"X-Repo-Commit": at.commit}
         if page.more:
-            headers["Link"] = next_link(request, cursor=shapes.text(page.entries[-1].path))
+            headers["Link"] = next_link(request, cursor=_closed(at.commit, page.entries[-1].path))
         return _answer(self._items(at, page.entries, expand=expand), headers)
 
     async def paths_info(self, request: Request) -> Response:
@@ -106,6 +110,25 @@ def _form(body: bytes) -> dict[str, list[str]]:
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MOST_PATHS + 10, errors="strict")
     except ValueError as error:
         raise BadBody("The body is no form, or has too many fields.") from error
+
+
+def _closed(commit: str, path: bytes) -> str:
+    """Name the place behind an entry; it holds the commit, so that a push between two pages changes neither."""
+    return base64.urlsafe_b64encode(bytes.fromhex(commit) + path).decode().rstrip("=")
+
+
+def _opened(cursor: str) -> tuple[str, bytes]:
+    """Read a place.
+
+    Raises: BadBody.
+    """
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    except ValueError as error:
+        raise BadBody("The cursor is not one of this listing; begin again without it.") from error
+    if len(raw) <= 20:
+        raise BadBody("The cursor is not one of this listing; begin again without it.")
+    return raw[:20].hex(), raw[20:]
 
 
 def _answer(items: list[dict[str, Json]], headers: dict[str, str]) -> Response:
