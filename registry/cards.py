@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from registry import frontmatter
 from registry.frontmatter import CardError, Json
-from registry.names import RepoType
+
+Kind = Literal["model", "dataset", "space"]
 
 README, CONFIG = "README.md", "config.json"
 MOST_README = 4 << 20
@@ -95,7 +97,7 @@ class Facts:
 
 
 def describe(
-    kind: RepoType, paths: Collection[str], read: Callable[[str, int], bytes | None], tensors: Mapping[str, int]
+    kind: Kind, paths: Collection[str], read: Callable[[str, int], bytes | None], tensors: Mapping[str, int]
 ) -> Facts:
     """Gather the facts of a commit from its paths and two of its files.
 
@@ -113,7 +115,7 @@ def describe(
     return Facts(card, kept, dict(tensors), library[:64], task[:64], _tidy([*tags, *_arxiv(prose), *_closing(card)]))
 
 
-def validate(content: str, kind: RepoType) -> tuple[list[str], list[str]]:
+def validate(content: str, kind: Kind) -> tuple[list[str], list[str]]:
     """Judge a README before it is committed: errors refuse it, warnings are told."""
     if frontmatter.unclosed(content):
         return ["The metadata block that begins with '---' has no closing '---' line."], []
@@ -127,7 +129,7 @@ def validate(content: str, kind: RepoType) -> tuple[list[str], list[str]]:
     return list(_errors(card, kind)), []
 
 
-def _errors(card: Mapping[str, Json], kind: RepoType) -> Iterator[str]:
+def _errors(card: Mapping[str, Json], kind: Kind) -> Iterator[str]:
     for key in ("license", "language", "tags", "datasets", "base_model", "task_categories", "size_categories"):
         value = card.get(key)
         if value is not None and not isinstance(value, str) and not _strings(value):
