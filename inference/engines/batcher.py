@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from inference.engine import Request
@@ -205,7 +206,11 @@ def _blocks(model: Any, settings: Settings) -> int:
     text = model.config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    block = text.num_hidden_layers * 2 * heads * width * model.dtype.itemsize * settings.page
+    token = text.num_hidden_layers * 2 * heads * width * model.dtype.itemsize
+    if not text._attn_implementation.startswith("flash"):
+        # Without a flash kernel the batcher keeps a mask of every batch token over every cached one.
+        token += settings.batch_tokens * model.dtype.itemsize
+    block = token * settings.page
     budget = settings.kv_bytes if settings.kv_bytes is not None else _free_memory(model.device) // 4
     whole = -(-int(text.max_position_embeddings) // settings.page)
     return int(max(2, min(budget // block, settings.rows * whole)))
@@ -216,7 +221,10 @@ def _free_memory(device: Any) -> int:
 
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []
+    available = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    # Pages that only cache files count as free there, and not in what sysconf knows.
+    return int(available[0]) * 1024 if available else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _longest(cache: Any) -> int:

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _continuous(folder: Path) -> Engine:
     model = weights.load(folder, device.resolve("cpu", "float32"))
-    return ContinuousEngine(model, "continuous float32", Settings(rows=32, waiting=2, kv_bytes=32 << 20, page=32))
+    return ContinuousEngine(model, "continuous float32", Settings(rows=32, waiting=2, kv_bytes=40 << 20, page=32))
 
 
 MAKERS: dict[str, Callable[[Path], Engine]] = {"echo": lambda _: EchoEngine(), "continuous": _continuous}

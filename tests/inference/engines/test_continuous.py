@@ -23,7 +23,7 @@ from tests.services.tiny_model import make_chat_model
 
 pytestmark = pytest.mark.inference
 
-SMALL = Settings(rows=8, waiting=2, kv_bytes=4 << 20, page=32, batch_tokens=128)
+SMALL = Settings(rows=8, waiting=2, kv_bytes=8 << 20, page=32, batch_tokens=128)
 PROMPTS = [
     (5, 6, 7), (9,), tuple(range(3, 100)), (300, 2, 300, 2, 300), tuple(range(500, 3, -1)), (17,) * 40,
     (1, 87, 85, 276, 201, 42), (511, 0, 511), (64, 128, 256, 511), tuple(range(0, 512, 7)),
@@ -107,7 +107,7 @@ def test_bias_and_penalties_act_on_their_own_row_only(shared: ContinuousEngine) 
 
 
 def test_more_than_the_cache_holds_waits_its_turn(folder: Path) -> None:
-    tight = Settings(rows=8, waiting=2, kv_bytes=256 << 10, page=32, batch_tokens=64)
+    tight = Settings(rows=8, waiting=2, kv_bytes=400 << 10, page=32, batch_tokens=64)
     engine = ContinuousEngine(_model(folder), "continuous float32", tight)
     roomy = ContinuousEngine(_model(folder), "continuous float32", SMALL)
     try:

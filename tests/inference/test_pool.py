@@ -1,0 +1,385 @@
+"""The pool over a shelf in memory: single loads, swaps without a gap, eviction by bytes, failures that stay apart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from inference.download import Resolved
+from inference.engine import Done, Engine, Info, Request, Sink, Stats, Ticket
+from inference.errors import EngineFailed, ModelAbsent, ModelRefused, Overloaded, SidecarError, Unavailable
+from inference.loaded import Lease
+from inference.pool import CRASH_SECONDS, FAILED_SECONDS, SETTLE_SECONDS, Pool
+from inference.sampling import Usage
+from tests.inference.echo import wait_until
+
+FIRST, SECOND, THIRD = "a" * 40, "b" * 40, "c" * 40
+
+
+class Still:
+    """An engine that answers nothing and counts how often it was closed."""
+
+    def __init__(self, sha: str, size: int = 100) -> None:
+        self.sha, self.size, self.closed, self.is_broken = sha, size, 0, False
+
+    def info(self) -> Info:
+        return Info(512, 512, frozenset({"generate"}), self.size, "still")
+
+    def submit(self, request: Request, sink: Sink) -> Ticket:
+        sink(Done("length", Usage(1, 0)))
+        return Ticket(request.id)
+
+    def cancel(self, ticket: Ticket) -> None: ...
+
+    def stats(self) -> Stats:
+        return Stats()
+
+    def drain(self, deadline: float) -> bool:
+        return deadline > 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def broken(self) -> bool:
+        return self.is_broken
+
+
+@dataclass
+class Yard:
+    """Registry, shelf and factory of one test, with a clock of its own."""
+
+    now: float = 1000.0
+    tips: dict[str, str] = field(default_factory=lambda: {"acme/a": FIRST})
+    readers: dict[str, set[str | None]] = field(default_factory=dict)
+    built: list[Still] = field(default_factory=list)
+    pinned_with: list[str | None] = field(default_factory=list)
+    failing: dict[str, Exception] = field(default_factory=dict)
+    gates: dict[str, threading.Event] = field(default_factory=dict)
+    estimates: dict[str, int] = field(default_factory=dict)
+
+    def clock(self) -> float:
+        return self.now
+
+    def resolve(self, name: str, token: str | None = None) -> Resolved:
+        repo, _, revision = name.partition("@")
+        if repo not in self.tips or token not in self.readers.get(repo, {token}):
+            raise ModelAbsent("absent")
+        return Resolved(repo, revision or None, revision if len(revision) == 40 else self.tips[repo])
+
+    def own_token(self) -> str | None:
+        return "own"
+
+    def pin(self, repo: str, sha: str, token: str | None = None) -> Path:
+        self.pinned_with.append(token)
+        return Path("/checkouts") / sha
+
+    def build(self, path: Path, repo: str, sha: str) -> Engine:
+        if sha in self.gates:
+            assert self.gates[sha].wait(30)
+        if sha in self.failing:
+            raise self.failing[sha]
+        self.built.append(Still(sha, self.estimate(path, repo, sha)))
+        return self.built[-1]
+
+    def estimate(self, path: Path, repo: str, sha: str) -> int:
+        return self.estimates.get(sha, 100)
+
+    def engines(self, sha: str) -> list[Still]:
+        return [engine for engine in self.built if engine.sha == sha]
+
+
+MakePool = Callable[..., Pool]
+
+
+@pytest.fixture
+def yard() -> Iterator[Yard]:
+    yard = Yard()
+    yield yard
+    for gate in yard.gates.values():
+        gate.set()
+
+
+@pytest.fixture
+def make(yard: Yard) -> Iterator[MakePool]:
+    made: list[Pool] = []
+
+    def make(budget: int = 1000, idle: float = 0.0, load_seconds: float = 300.0) -> Pool:
+        made.append(
+            Pool(yard, yard.build, budget, idle, load_seconds=load_seconds, estimate=yard.estimate, clock=yard.clock)
+        )
+        return made[-1]
+
+    yield make
+    for gate in yard.gates.values():
+        gate.set()
+    for pool in made:
+        pool.close()
+
+
+def _phases(pool: Pool) -> dict[str, str]:
+    return {state.sha: state.phase for state in pool.states()}
+
+
+def test_a_lease_loads_once_and_shares(yard: Yard, make: MakePool) -> None:
+    pool = make()
+    with pool.lease("acme/a") as first, pool.lease(f"acme/a@{FIRST}") as second:
+        assert first.engine is second.engine
+        assert (first.repo, first.sha, first.path) == ("acme/a", FIRST, Path("/checkouts") / FIRST)
+        assert pool.states()[0].leases == 2
+    assert pool.states()[0].leases == 0
+    assert len(yard.built) == 1
+
+
+def test_many_at_once_are_one_load(yard: Yard, make: MakePool) -> None:
+    pool, found = make(), list[Lease]()
+    yard.gates[FIRST] = threading.Event()
+    threads = [threading.Thread(target=lambda: found.append(pool.lease("acme/a"))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: _phases(pool) == {FIRST: "loading"})
+    yard.gates[FIRST].set()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 16
+    assert len(yard.built) == 1
+    assert pool.states()[0].leases == 16
+
+
+def test_giving_back_twice_counts_once(make: MakePool) -> None:
+    pool = make()
+    lease = pool.lease("acme/a")
+    with pool.lease("acme/a"):
+        lease.give_back()
+        lease.give_back()
+        assert pool.states()[0].leases == 1
+
+
+def test_who_waits_too_long_is_told_to_come_back(yard: Yard, make: MakePool) -> None:
+    pool = make()
+    yard.gates[FIRST] = threading.Event()
+    with pytest.raises(Unavailable) as told:
+        pool.lease("acme/a", seconds=0)
+    assert told.value.code == "model_loading"
+    assert told.value.retry_after
+    yard.gates[FIRST].set()
+    with pool.lease("acme/a") as lease:
+        assert lease.sha == FIRST
+    assert len(yard.built) == 1
+
+
+def test_a_moved_branch_serves_the_old_commit_until_the_new_one_is_ready(yard: Yard, make: MakePool) -> None:
+    pool = make()
+    old = pool.lease("acme/a")
+    yard.tips["acme/a"], yard.gates[SECOND] = SECOND, threading.Event()
+    yard.now += 3
+    with pool.lease("acme/a") as during:
+        assert during.sha == FIRST
+    assert _phases(pool) == {FIRST: "ready", SECOND: "loading"}
+    yard.gates[SECOND].set()
+    wait_until(lambda: _phases(pool).get(SECOND) == "ready")
+    with pool.lease("acme/a") as after:
+        assert after.sha == SECOND
+    # The old one outlives its swap for as long as someone uses it, and is gone soon after.
+    yard.now += 100
+    pool.tidy()
+    assert yard.engines(FIRST)[0].closed == 0
+    old.give_back()
+    yard.now += SETTLE_SECONDS
+    pool.tidy()
+    wait_until(lambda: FIRST not in _phases(pool))
+    assert yard.engines(FIRST)[0].closed == 1
+    assert yard.engines(SECOND)[0].closed == 0
+
+
+def test_a_commit_that_another_name_still_means_is_kept(yard: Yard, make: MakePool) -> None:
+    pool = make()
+    pool.lease("acme/a").give_back()
+    yard.tips["acme/a"] = SECOND
+    yard.now += 3
+    pool.lease("acme/a").give_back()
+    wait_until(lambda: _phases(pool).get(SECOND) == "ready")
+    pool.lease("acme/a").give_back()
+    pool.lease(f"acme/a@{FIRST}").give_back()
+    yard.now += 100
+    pool.tidy()
+    assert yard.engines(FIRST)[0].closed == 0
+
+
+def test_a_push_that_cannot_be_loaded_keeps_the_old_commit_serving(yard: Yard, make: MakePool) -> None:
+    pool = make()
+    pool.lease("acme/a").give_back()
+    yard.tips["acme/a"] = SECOND
+    yard.failing[SECOND] = ModelRefused("config.json has the key 'auto_map'")
+    yard.now += 3
+    pool.lease("acme/a").give_back()
+    wait_until(lambda: _phases(pool).get(SECOND) == "failed")
+    with pool.lease("acme/a") as lease:
+        assert lease.sha == FIRST
+    failed = next(state for state in pool.states() if state.sha == SECOND)
+    assert "auto_map" in str(failed.error)
+    assert failed.names == ("acme/a",)
+    # The next push heals it.
+    yard.tips["acme/a"] = THIRD
+    yard.now += 3
+    pool.lease("acme/a").give_back()
+    wait_until(lambda: _phases(pool).get(THIRD) == "ready")
+    with pool.lease("acme/a") as lease:
+        assert lease.sha == THIRD
+
+
+def test_a_refusal_by_policy_is_told_each_time_and_tried_once(yard: Yard, make: MakePool) -> None:
+    pool, tries = make(), []
+    yard.failing[FIRST] = ModelRefused("no safetensors")
+    build = yard.build
+    pool._build = lambda *asked: tries.append(asked) or build(*asked)
+    for _ in range(3):
+        with pytest.raises(ModelRefused, match="no safetensors"):
+            pool.lease("acme/a")
+        yard.now += 10 * FAILED_SECONDS
+    assert len(tries) == 1
+
+
+def test_a_surprise_while_loading_is_told_without_its_inside_and_tried_again_later(
+    yard: Yard, make: MakePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = make()
+    yard.failing[FIRST] = OSError("/secret/path is broken")
+    with pytest.raises(EngineFailed) as told:
+        pool.lease("acme/a")
+    assert "secret" not in told.value.message
+    yard.failing.clear()
+    with pytest.raises(EngineFailed):
+        pool.lease("acme/a")
+    yard.now += FAILED_SECONDS
+    with pool.lease("acme/a") as lease:
+        assert lease.sha == FIRST
+
+
+@pytest.mark.parametrize("error", [Unavailable("away", code="registry_unavailable"), Overloaded("full")])
+def test_what_may_be_over_at_the_next_request_is_tried_at_the_next_request(
+    yard: Yard, make: MakePool, error: SidecarError
+) -> None:
+    pool = make()
+    yard.failing[FIRST] = error
+    with pytest.raises(type(error)):
+        pool.lease("acme/a")
+    yard.failing.clear()
+    pool.lease("acme/a").give_back()
+
+
+def test_room_is_made_by_closing_what_was_used_longest_ago(yard: Yard, make: MakePool) -> None:
+    pool = make(budget=250)
+    yard.tips |= {"acme/b": SECOND, "acme/c": THIRD}
+    for name in ("acme/a", "acme/b"):
+        pool.lease(name).give_back()
+        yard.now += 1
+    pool.lease("acme/a").give_back()
+    yard.now += 1
+    pool.lease("acme/c").give_back()
+    assert _phases(pool) == {FIRST: "ready", THIRD: "ready"}
+    assert yard.engines(SECOND)[0].closed == 1
+
+
+def test_when_all_that_fits_is_in_use_the_newcomer_is_refused(yard: Yard, make: MakePool) -> None:
+    pool = make(budget=150)
+    yard.tips["acme/b"] = SECOND
+    with pool.lease("acme/a"):
+        with pytest.raises(Overloaded) as refused:
+            pool.lease("acme/b")
+        assert refused.value.code == "model_capacity"
+        assert refused.value.retry_after
+    pool.lease("acme/b").give_back()
+    assert _phases(pool) == {SECOND: "ready"}
+
+
+def test_a_model_larger_than_the_budget_is_refused_and_evicts_none_that_is_leased(yard: Yard, make: MakePool) -> None:
+    pool = make(budget=150)
+    yard.tips["acme/b"], yard.estimates[SECOND] = SECOND, 151
+    with pool.lease("acme/a"), pytest.raises(Overloaded):
+        pool.lease("acme/b")
+    assert yard.engines(SECOND) == []
+
+
+def test_pinned_models_are_loaded_first_and_never_evicted(yard: Yard, make: MakePool) -> None:
+    pool = make(budget=150, idle=10)
+    pool.pin("acme/a")
+    wait_until(lambda: _phases(pool) == {FIRST: "ready"})
+    assert pool.states()[0].is_pinned
+    assert yard.pinned_with == ["own"]
+    yard.now += 1000
+    pool.tidy()
+    yard.tips["acme/b"] = SECOND
+    with pytest.raises(Overloaded):
+        pool.lease("acme/b")
+    assert yard.engines(FIRST)[0].closed == 0
+
+
+def test_idle_models_are_unloaded_after_their_time(yard: Yard, make: MakePool) -> None:
+    pool = make(idle=10)
+    lease = pool.lease("acme/a")
+    yard.now += 100
+    pool.tidy()
+    assert yard.built[0].closed == 0
+    lease.give_back()
+    yard.now += 9
+    pool.tidy()
+    assert yard.built[0].closed == 0
+    yard.now += 1
+    pool.tidy()
+    wait_until(lambda: yard.built[0].closed == 1)
+    with pool.lease("acme/a"):
+        assert len(yard.built) == 2
+
+
+def test_a_loaded_private_model_is_absent_for_those_who_may_not_read_it(yard: Yard, make: MakePool) -> None:
+    pool = make()
+    yard.readers["acme/a"] = {"anna"}
+    pool.lease("acme/a", "anna").give_back()
+    for name in ("acme/a", f"acme/a@{FIRST}"):
+        for token in ("bert", None):
+            with pytest.raises(ModelAbsent):
+                pool.lease(name, token)
+    assert yard.pinned_with == ["anna"]
+
+
+def test_a_broken_engine_is_rebuilt_once_and_then_left_for_a_minute(yard: Yard, make: MakePool) -> None:
+    pool = make()
+    pool.lease("acme/a").give_back()
+    yard.built[0].is_broken = True
+    pool.lease("acme/a").give_back()
+    assert len(yard.built) == 2
+    pool.tidy()
+    wait_until(lambda: yard.built[0].closed == 1)
+    yard.now += CRASH_SECONDS - 1
+    yard.built[1].is_broken = True
+    with pytest.raises(EngineFailed):
+        pool.lease("acme/a")
+    assert _phases(pool)[FIRST] == "failed"
+    yard.now += CRASH_SECONDS
+    pool.lease("acme/a").give_back()
+    assert len(yard.built) == 3
+
+
+def test_files_and_adapters_inside_a_repo_are_not_served(make: MakePool) -> None:
+    with pytest.raises(ModelAbsent):
+        make().lease("acme/a:q4.gguf")
+
+
+def test_a_closing_pool_refuses_and_closes_all_even_what_loads_still(yard: Yard, make: MakePool) -> None:
+    pool = make()
+    yard.tips["acme/b"], yard.gates[SECOND] = SECOND, threading.Event()
+    pool.lease("acme/a").give_back()
+    with pytest.raises(Unavailable):
+        pool.lease("acme/b", seconds=0)
+    assert pool.drain(5)
+    with pytest.raises(Unavailable) as told:
+        pool.lease("acme/a")
+    assert told.value.code == "draining"
+    pool.close()
+    pool.close()
+    yard.gates[SECOND].set()
+    wait_until(lambda: [engine.closed for engine in yard.built] == [1, 1])
