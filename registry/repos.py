@@ -127,6 +127,8 @@ class Repos:
             raise BadBody('gated must be "auto", "manual" or false.')
         if changes.description is not None and len(changes.description) > LONGEST_DESCRIPTION:
             raise BadBody(f"A description is limited to {LONGEST_DESCRIPTION} characters.")
+        if "\0" in (changes.description or ""):
+            raise BadBody("A description may not hold a NUL character.")
         asked = changes.values()
         with self._db.write() as connection:
             lock_repo(connection, repo.id)
@@ -148,7 +150,7 @@ class Repos:
             "name": made.name,
             "name_fold": made.name.casefold(),
             "visibility": "private" if wanted.private else "public",
-            "sdk": wanted.sdk,
+            "sdk": wanted.sdk if made.type == "space" else "",
             "created_at": moment,
             "updated_at": moment,
         }

@@ -181,7 +181,9 @@ def test_settings_change_what_is_named_and_nothing_else(desk):
     assert acts(desk)[-1] == ("repo.settings", "ann/one", {"gated": "", "discussionsDisabled": True})
 
 
-@pytest.mark.parametrize("changes", [Changes(gated="maybe"), Changes(description="x" * 10_001)])
+@pytest.mark.parametrize(
+    "changes", [Changes(gated="maybe"), Changes(description="x" * 10_001), Changes(description="\0")]
+)
 def test_settings_that_make_no_sense_are_refused(desk, changes):
     visit = desk.visit()
     with pytest.raises(BadBody):

@@ -132,7 +132,10 @@ class Writing:
     def ask(self, method: str, path: str, body: object = None, *, who: str | None = "ann", **more: object):
         """Send a request with somebody's token."""
         headers = {"Authorization": f"Bearer {self.tokens[who]}"} if who else {}
-        return self.client.request(method, path, json=body, headers=headers, **more)
+        content = None if body is None else json.dumps(body)
+        return self.client.request(
+            method, path, content=content, headers=headers | {"Content-Type": "application/json"}, **more
+        )
 
     def send(self, path: str, lines: Sequence[Mapping[str, object]] | bytes, *, who: str | None = "ann"):
         """Send the body of a commit."""

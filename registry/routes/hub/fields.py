@@ -29,8 +29,8 @@ def maybe_text(body: Body, name: str) -> str | None:
     Raises: BadBody.
     """
     found = body.get(name)
-    if found is not None and not isinstance(found, str):
-        raise BadBody(f'"{name}" must be a string.')
+    if found is not None and (not isinstance(found, str) or not _is_unicode(found)):
+        raise BadBody(f'"{name}" must be a string of valid Unicode.')
     return found
 
 
@@ -91,3 +91,8 @@ def repo(body: Body, own: str) -> RepoId:
     if "/" in name:
         return parse_repo_id(kind, name)
     return repo_id(kind, maybe_text(body, "organization") or own, name)
+
+
+def _is_unicode(found: str) -> bool:
+    """JSON may escape half a surrogate pair, which no encoding writes."""
+    return found.isascii() or not any("\ud800" <= one <= "\udfff" for one in found)

@@ -141,7 +141,7 @@ class CommitLines:
             self._draft.file(path, encoded.size, encoded.pieces())
         elif encoding == "utf-8":
             # Base64 letters mean themselves here, so what was cut out is the text as well.
-            data = bytes(content.data) if content is not None else _utf8(text)
+            data = bytes(content.data) if content is not None else text.encode()
             self._draft.file(path, len(data), [data])
         else:
             raise BadBody('"encoding" must be "base64" or "utf-8".')
@@ -174,13 +174,6 @@ def _ascii(text: str) -> bytes:
         return text.encode("ascii")
     except UnicodeEncodeError as error:
         raise BadBody('"content" is not base64.') from error
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise BadBody('"content" is not valid Unicode.') from error
 
 
 def sample_of(text: str, most: int) -> bytes:

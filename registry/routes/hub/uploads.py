@@ -11,7 +11,7 @@ from registry import cards
 from registry.access import Visit
 from registry.commits import Commits
 from registry.draft import Draft
-from registry.errors import BadBody, BadPath, NotSupported, RegistryError, TooLarge
+from registry.errors import BadBody, NotSupported, RegistryError, TooLarge
 from registry.frontmatter import Json
 from registry.names import TYPE_OF_NOUN, RepoType
 from registry.preupload import Announced, Preupload
@@ -146,8 +146,6 @@ def _one(file: object) -> Announced:
     if not isinstance(file, dict):
         raise BadBody('Each of "files" must be an object.')
     path = fields.text(file, "path")
-    if not path.isprintable() and any("\ud800" <= one <= "\udfff" for one in path):
-        raise BadPath("A path is not valid Unicode.")
     sample = sample_of(fields.maybe_text(file, "sample") or "", _SAMPLE)
     return Announced(path, fields.whole(file, "size") or 0, sample)
 
