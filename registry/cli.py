@@ -35,6 +35,10 @@ FLAGS = ("data", "database", "storage", "host", "port", "workers")
 """Flags that win over the setting of the same name."""
 
 
+class NotMigrated(Exception):
+    """The database has another schema than this program reads."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     asked = parser().parse_args(arguments)
@@ -43,30 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[asked.command](asked, environ)
     except ConfigError as error:
         return _failed("wrong settings:\n  " + "\n  ".join(error.problems), USAGE)
-    except (BadBody, BadStorage) as error:
-        return _failed(error.message, USAGE)
+    except (BadBody, BadStorage, NotMigrated) as error:
+        return _failed(str(error), USAGE)
     except (Busy, serving.PortTaken) as error:
         return _failed(str(error), AGAIN)
     except (RegistryError, LfsError) as error:
         return _failed(error.message, REFUSED)
     except KeyboardInterrupt:
-        return _failed("stopped", REFUSED)
+        return _failed("stopped before it was done", AGAIN)
 
 
 def serve(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Run the server until a signal."""
     config = Config.from_environ(environ)
     config.secrets()
-    database = _opened(config)
-    try:
-        if config.embedded:
-            schema.migrate(database)
-        elif schema.current(database) != schema.head():
-            at = f"the database is at revision {schema.current(database)}, this program needs {schema.head()}"
-            return _failed(f"{at}; run `weightroom migrate`", USAGE)
-        token = Accounts(database).first_admin()
-    finally:
-        database.dispose()
+    token = _furnished(config)
     logs.to_stderr()
     # Worker processes read the environment anew; the flags must be in it.
     os.environ.update(environ)
@@ -76,17 +71,34 @@ def serve(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
         chat = None if sidecar is None else _chat_url(environ)
         welcome = serving.Welcome(version("weightroom"), _where(config), url, chat, token)
         draining, accepting = threading.Event(), threading.Event()
-        if config.workers > 1:
-            print("\n".join(welcome.lines()), flush=True)
+
+        def accept() -> None:
+            welcome.show()
             accepting.set()
-            with serving.sidecar_beside(sidecar, environ, accepting):
-                serving.run_many("registry.cli:application", door, config.workers)
-            return OK
-        app = build(config, draining=draining)
-        print("\n".join(welcome.lines()), flush=True)
+
         with serving.sidecar_beside(sidecar, environ, accepting):
-            serving.run_one(app, door, draining, accepting)
+            if config.workers > 1:
+                accept()
+                serving.run_many("registry.cli:application", door, config.workers)
+            else:
+                serving.run_one(build(config, draining=draining), door, draining, accept)
     return OK
+
+
+def _furnished(config: Config) -> str | None:
+    """Bring the database to this program's schema; return the first admin's token if one was made just now.
+
+    Raises: NotMigrated (a shared database is migrated only when asked for), Busy.
+    """
+    database = _opened(config)
+    try:
+        if config.embedded:
+            schema.migrate(database)
+        elif (at := schema.current(database)) != schema.head():
+            raise NotMigrated(f"the database is at revision {at}, not {schema.head()}; run `weightroom migrate`")
+        return Accounts(database).first_admin()
+    finally:
+        database.dispose()
 
 
 def application() -> Starlette:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
 
@@ -34,6 +34,10 @@ class Welcome:
     url: str
     chat_url: str | None
     token: str | None
+
+    def show(self) -> None:
+        """Print it."""
+        print("\n".join(self.lines()), flush=True)
 
     def lines(self) -> Iterator[str]:
         """Say where the server is, and lines to paste into another terminal."""
@@ -71,7 +75,7 @@ class Server(uvicorn.Server):
     A signal ends it with success: work in flight gets `DRAIN_SECONDS`, a second Ctrl-C ends it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, draining: threading.Event, accepting: threading.Event) -> None:
+    def __init__(self, config: uvicorn.Config, draining: threading.Event, accepting: Callable[[], None]) -> None:
         super().__init__(config)
         self._draining = draining
         self._accepting = accepting
@@ -80,7 +84,7 @@ class Server(uvicorn.Server):
         """Begin to accept."""
         await super().startup(sockets=sockets)
         if self.started:
-            self._accepting.set()
+            self._accepting()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain, or end it when asked again."""
@@ -89,8 +93,8 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run_one(app: ASGIApp, door: socket.socket, draining: threading.Event, accepting: threading.Event) -> None:
-    """Serve in this process until a signal; `accepting` is set once connections are taken."""
+def run_one(app: ASGIApp, door: socket.socket, draining: threading.Event, accepting: Callable[[], None]) -> None:
+    """Serve in this process until a signal; `accepting` is called once connections are taken."""
     Server(_config(app), draining, accepting).run(sockets=[door])
 
 
@@ -121,13 +125,15 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        door = socket.socket(family, kind)
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind(address)
-        door.listen(_BACKLOG)
+        with contextlib.ExitStack() as closing:
+            door = closing.enter_context(socket.socket(family, kind))
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind(address)
+            door.listen(_BACKLOG)
+            door.set_inheritable(True)
+            closing.pop_all()
     except OSError as error:
-        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    door.set_inheritable(True)
+        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
     return door
 
 
