@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lfs import pointer
 from registry.git import fsck
-from registry.git.filenames import Finding, Severity, Special, check_name
+from registry.git.filenames import Finding, Severity, Special, all_plain, check_name
 from registry.git.forest import Forest, is_file
 from registry.git.fsck import COMMIT_MODE, LINK_MODE, TREE_MODE, CommitFacts, Entry, TagFacts
 from registry.git.intro import PointerRow
@@ -119,6 +119,11 @@ class Contents:
         # Past the bound something is missing for certain; counting on would only take memory.
         if self.overflows():
             return
+        if all_plain([name for _, name, _ in fresh]) and _PLAIN_MODES.issuperset([mode for mode, _, _ in fresh]):
+            self.trees_named.update([one for mode, _, one in fresh if mode == TREE_MODE])
+            self.blobs_named.update([one for mode, _, one in fresh if mode != TREE_MODE])
+            if _NULL not in self.trees_named and _NULL not in self.blobs_named:
+                return
         for entry in fresh:
             self._entry(sha, entry)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -57,6 +58,11 @@ _DOT_GIT = re.compile(r"(?:\.git|git~[1-9])[. ]*(?:$|[:/\\])", re.S)
 _TAIL = re.compile(r"[. ]*(?:$|:)", re.S)
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[1-9¹²³]|lpt[0-9¹²³]) *(?:$|[.:])", re.S)
 _RESERVED = re.compile(rb'[<>:"|?*\x01-\x1f]')
+# Names for which no rule but that of devices can hold: they neither begin nor end with a dot, nor have a tilde.
+_PLAIN_NAME = rb"[0-9A-Za-z_](?:[-+@=,.0-9A-Za-z_]{0,253}[-+@=,0-9A-Za-z_])?"
+_PLAIN = re.compile(_PLAIN_NAME)
+_PLAIN_LINES = re.compile(rb"(?:" + _PLAIN_NAME + rb"\n)*+")
+_DEVICE_LINE = re.compile(rb"^(?:con|prn|aux|nul|com[1-9]|lpt[0-9])(?:$|\.)", re.I | re.M)
 _SHORT_NAMES = {
     Special.MODULES: "gi7eba",
     Special.ATTRIBUTES: "gi7d29",
@@ -65,13 +71,22 @@ _SHORT_NAMES = {
 }
 
 
-@lru_cache(maxsize=1 << 17)
+@lru_cache(maxsize=1 << 16)
 def check_name(name: bytes) -> NameVerdict:
     """Judge one path component, whatever its mode."""
+    if _PLAIN.fullmatch(name) and not _DEVICE.match(name.decode().lower()):
+        return NameVerdict((), None, name.decode().lower())
     text = name.decode("utf-8", "replace")
     seen_by_hfs = text.translate(_IGNORED).casefold() if not name.isascii() else text.lower()
     findings = [*_traversal(name, text), *_git_family(text, seen_by_hfs), *_portable(name, text)]
     return NameVerdict(tuple(findings), _special(text.lower(), seen_by_hfs), fold(text))
+
+
+def all_plain(names: Sequence[bytes]) -> bool:
+    """True if no rule can hold for any of the names: most names, judged in a tenth of the time."""
+    lines = b"".join([name + b"\n" for name in names])
+    plain = lines.count(b"\n") == len(names) and _PLAIN_LINES.fullmatch(lines)
+    return bool(plain) and not _DEVICE_LINE.search(lines)
 
 
 def fold(text: str) -> str:

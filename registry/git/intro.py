@@ -12,8 +12,9 @@ Counts are little-endian, ids raw 20 bytes; tables are sorted so that a mapped f
     pointers 60  blob 20  oid 32  u64 size                                             sorted by blob
     trailer 32   SHA-256 of all before
 
-**Commits.** A commit brings an object if the object is at some path of the commit and, in the folder of that path,
-in none of the parents. So all commits that a reader lacks bring, together, all objects that the reader lacks.
+**Commits.** A commit brings an object if the object is at some path of the commit and at that path in none of the
+parents; one that a parent has in the same folder under another name is left out. So all commits that a reader lacks
+bring, together, all objects that the reader lacks, and one commit may bring what an older one brought too.
 
 **Tags.** Each annotated tag object of the pack is a row with flag `TAG`: `tree` is the id it names, its one parent
 is that id if it names a commit or another tag, and its entries are the tag itself, then, if it names a tree or a

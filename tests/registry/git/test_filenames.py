@@ -3,9 +3,11 @@
 import subprocess
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from registry.git import fsck
-from registry.git.filenames import Severity, Special, check_name
+from registry.git.filenames import Severity, Special, all_plain, check_name
 
 SHA = b"\x11" * 20
 
@@ -197,3 +199,28 @@ def test_what_git_refuses_is_refused(tmp_path):
     assert len(bad) > 20
     for sha in bad:
         assert refused(fsck.check_tree(trees[sha])), trees[sha]
+
+
+@given(
+    st.lists(
+        st.binary(max_size=6) | st.sampled_from([b"aux", b"a\nb", b"COM1.x", b".git", b"a.", b"ok-1.bin"]), max_size=5
+    )
+)
+def test_the_quick_judgement_agrees_with_the_careful_one(names):
+    if all_plain(names):
+        for name in names:
+            assert check_name(name) == ((), None, name.decode().lower())
+
+
+@given(st.text(alphabet="abcx019._-+~ ", min_size=1, max_size=9))
+def test_the_careful_judgement_agrees_with_the_quick_one(name):
+    verdict = check_name(name.encode())
+    if not verdict.findings and not verdict.special and name[0] not in ".-+" and not set(name) & set("~ "):
+        assert all_plain([name.encode()])
+
+
+def test_quick_judgement_of_plain_and_other_names():
+    assert all_plain([b"model-00001-of-00002.safetensors", b"README.md", b"a" * 255])
+    assert not any(
+        all_plain([b"ok", name]) for name in (b"aux", b"NUL.txt", b"lpt1", b"a\nb", b"", b".x", b"a.", b"a" * 256)
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lfs.heavy import Heavy
 from registry.git import ingest, intro
 from registry.git.intro import Intro
 from registry.git.packfile import BLOB, COMMIT, TAG, TREE
@@ -290,3 +291,16 @@ def test_speed_of_a_hub_commit_and_of_a_large_push(bench, tmp_path, capsys):
     small_ms = (time.perf_counter() - begun) * 50
     with capsys.disabled():
         print(f"\n{verdict.pack.objects} objects in {large:.2f} s; a commit of 4 in {small_ms:.2f} ms")
+
+
+def test_a_worker_process_gives_the_same_verdict(bench, tmp_path):
+    source = new_repo(tmp_path / "source")
+    tip = grow(source, 10)[-1]
+    path = tmp_path / "x.pack"
+    path.write_bytes(pack_of(source, (tip,)))
+    job = Job(str(path), bench.bases, (Update(MAIN, ZERO, tip),), lock_paths=("d0",))
+    heavy = Heavy(workers=1, memory_bytes=2 << 30, deadline=60)
+    try:
+        assert heavy.submit(ingest.check, job) == ingest.check(job)
+    finally:
+        heavy.close()
