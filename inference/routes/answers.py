@@ -155,7 +155,8 @@ def _taken(started: Started) -> list[Delta]:
 async def rung_within(bell: asyncio.Event, seconds: float) -> bool:
     """Wait for the bell and silence it; False if it did not ring in time."""
     try:
-        await asyncio.wait_for(bell.wait(), max(0.0, seconds))
+        async with asyncio.timeout(max(0.0, seconds)):
+            await bell.wait()
     except TimeoutError:
         return False
     bell.clear()

@@ -188,7 +188,8 @@ async def in_time(work: asyncio.Future[T], until: float) -> T:
     Raises: DeadlineExceeded.
     """
     try:
-        return await asyncio.wait_for(work, max(0.0, until - time.monotonic()))
+        async with asyncio.timeout(max(0.0, until - time.monotonic())):
+            return await work
     except TimeoutError:
         raise late() from None
 

@@ -75,7 +75,9 @@ class EventStream:
         async with aclosing(self._events) as events:
             async for piece in events:
                 part = {"type": "http.response.body", "body": piece, "more_body": True}
-                await asyncio.wait_for(send(part), self._stalled)
+                # Not `wait_for`: in Python 3.11 it loses a cancellation that arrives as the write completes.
+                async with asyncio.timeout(self._stalled):
+                    await send(part)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
