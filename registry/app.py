@@ -66,11 +66,14 @@ from registry.routes.lfs import LfsHost
 from registry.routes.meter import Meter
 from registry.routes.ops import OpsDoor
 from registry.routes.problems import Dialect, InDialect, Problems
+from registry.routes.pushes import Pushes
 from registry.slots import Slot
 
 HEAVY_MEMORY = 4 << 30
 HEAVY_SECONDS = 600.0
 _MIB = 1 << 20
+_PUSHES = 16
+"""Pushes that are judged at the same time; further ones wait, with their packs in quarantine."""
 
 
 class Door(Protocol):
@@ -173,6 +176,7 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
     access = DoorAccess(shelves.database, anonymous_read=config.anonymous_read, greet=greet)
     desk = Desk(config, shelves, access)
     builders = ThreadPoolExecutor(max_workers=2 * config.heavy, thread_name_prefix="fetch")
+    pushers = ThreadPoolExecutor(max_workers=_PUSHES, thread_name_prefix="push")
     ops = OpsDoor(
         database=shelves.database,
         store=shelves.store,
@@ -184,7 +188,7 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
         *ops.routes(),
         *_lfs_routes(config, shelves, access, origins),
         *_hub_routes(config, shelves, desk, Auth(access)),
-        *_git_routes(config, shelves, desk, Auth(access), builders),
+        *_git_routes(config, shelves, desk, Auth(access), builders, pushers),
     ]
 
     @contextlib.asynccontextmanager
@@ -192,6 +196,7 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
         to_thread.current_default_thread_limiter().total_tokens = config.threads
         yield
         builders.shutdown(wait=False, cancel_futures=True)
+        pushers.shutdown()
         desk.heavy.close()
         shelves.close()
 
@@ -237,7 +242,9 @@ def _hub_routes(config: Config, shelves: Shelves, desk: Desk, auth: Auth) -> lis
     return _spoken("hub", doors)
 
 
-def _git_routes(config: Config, shelves: Shelves, desk: Desk, auth: Auth, builders: ThreadPoolExecutor) -> list[Route]:
+def _git_routes(
+    config: Config, shelves: Shelves, desk: Desk, auth: Auth, builders: ThreadPoolExecutor, pushers: ThreadPoolExecutor
+) -> list[Route]:
     responses = Responses(shelves.slot.answers, config.pack_cache // 4, builders, memory=32 * _MIB)
     agent = f"weightroom/{version('weightroom')}"
     door = GitDoor(
@@ -245,6 +252,14 @@ def _git_routes(config: Config, shelves: Shelves, desk: Desk, auth: Auth, builde
         repositories=shelves.repositories,
         upload_pack=UploadPack(desk.views, responses, agent=agent),
         upload_pack_v0=UploadPackV0(desk.views, responses, agent=agent),
+        pushes=Pushes(
+            receiver=desk.receiver,
+            quarantine=shelves.slot.quarantine,
+            limits=_push_limits(config),
+            workers=pushers,
+            agent=agent,
+            fsync=config.fsync,
+        ),
         threads=Threads(config.byte_threads),
     )
     return _spoken("git", [door])

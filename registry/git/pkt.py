@@ -146,40 +146,64 @@ def side_band(channel: int, data: Buffer, *, payload: int = MAX_PAYLOAD - 1) -> 
         yield b"".join(pieces)
 
 
-def gunzip(chunks: Iterable[bytes], limit: int, *, ratio: int = 100) -> Iterator[bytes]:
-    """Inflate one gzip member in pieces of at most 1 MiB.
+class Gunzip:
+    """Inflates one gzip member, chunk by chunk as it comes.
 
-    `limit` bounds the inflated bytes; above 1 MiB also `ratio` times the bytes read so far.
-    Raises: PktError (damaged, cut or followed by other data), TooLarge (beyond a bound).
+    `limit` bounds the inflated bytes; above 1 MiB also `ratio` times the bytes taken so far.
     """
-    inflater = zlib.decompressobj(wbits=31)
-    taken = made = 0
+
+    def __init__(self, limit: int, *, ratio: int = 100) -> None:
+        self._inflater = zlib.decompressobj(wbits=31)
+        self._limit = limit
+        self._ratio = ratio
+        self._taken = self._made = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield what a chunk brings, in pieces of at most 1 MiB.
+
+        Raises: PktError (damaged, or followed by other data), TooLarge (beyond a bound).
+        """
+        if self._inflater.eof and chunk:
+            raise PktError("data after the end of the gzip body")
+        self._taken += len(chunk)
+        for piece in self._inflate(chunk):
+            self._made += len(piece)
+            if self._made > self._limit:
+                raise TooLarge(f"gzip body inflates beyond {self._limit} bytes")
+            if self._made > MIB and self._made > self._ratio * self._taken:
+                raise TooLarge(f"gzip body inflates more than {self._ratio} times")
+            yield piece
+
+    def end(self) -> None:
+        """Say that no more chunks come.
+
+        Raises: PktError (some are missing).
+        """
+        if not self._inflater.eof:
+            raise PktError("gzip body is cut short")
+
+    def _inflate(self, chunk: bytes) -> Iterator[bytes]:
+        while True:
+            try:
+                piece = self._inflater.decompress(chunk, MIB)
+            except zlib.error as error:
+                raise PktError("damaged gzip body") from error
+            if self._inflater.unused_data:
+                raise PktError("data after the end of the gzip body")
+            if piece:
+                yield piece
+            chunk = self._inflater.unconsumed_tail
+            # A full piece may leave output inside the inflater although all input is taken.
+            if self._inflater.eof or not (chunk or len(piece) == MIB):
+                return
+
+
+def gunzip(chunks: Iterable[bytes], limit: int, *, ratio: int = 100) -> Iterator[bytes]:
+    """Inflate a whole gzip body, as `Gunzip` does.
+
+    Raises: PktError, TooLarge.
+    """
+    inflater = Gunzip(limit, ratio=ratio)
     for chunk in chunks:
-        if inflater.eof and chunk:
-            raise PktError("data after the end of the gzip body")
-        taken += len(chunk)
-        for piece in _inflate(inflater, chunk):
-            made += len(piece)
-            if made > limit:
-                raise TooLarge(f"gzip body inflates beyond {limit} bytes")
-            if made > MIB and made > ratio * taken:
-                raise TooLarge(f"gzip body inflates more than {ratio} times")
-            yield piece
-    if not inflater.eof:
-        raise PktError("gzip body is cut short")
-
-
-def _inflate(inflater: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
-    while True:
-        try:
-            piece = inflater.decompress(chunk, MIB)
-        except zlib.error as error:
-            raise PktError("damaged gzip body") from error
-        if inflater.unused_data:
-            raise PktError("data after the end of the gzip body")
-        if piece:
-            yield piece
-        chunk = inflater.unconsumed_tail
-        # A full piece may leave output inside the inflater although all input is taken.
-        if inflater.eof or not (chunk or len(piece) == MIB):
-            return
+        yield from inflater.feed(chunk)
+    inflater.end()

@@ -6,6 +6,7 @@ One hop makes one block and no thread waits for a slow reader: between two hops 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 T = TypeVar("T")
 _AT_ONCE = 256 << 10
+_PATIENCE = 0.25
 
 
 class Threads:
@@ -86,12 +88,12 @@ async def _left(receive: Receive) -> None:
 
 
 def _some(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
-    """Take blocks until there are many bytes; also say whether they ended."""
+    """Take blocks until there are many bytes or some time has passed; also say whether they ended."""
     taken: list[bytes] = []
-    size = 0
+    size, until = 0, time.monotonic() + _PATIENCE
     for block in blocks:
         taken.append(block)
         size += len(block)
-        if size >= _AT_ONCE:
+        if size >= _AT_ONCE or time.monotonic() >= until:
             return b"".join(taken), False
     return b"".join(taken), True

@@ -9,11 +9,12 @@ Answers are never compressed and never cached. Source: gitprotocol-http.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial, wraps
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, request_response
+from starlette.routing import Route
 
 from registry.access import Act, Visit
 from registry.errors import BadName, NotAllowed, RepoAbsent
@@ -26,7 +27,9 @@ from registry.names import RepoId, RepoType, parse_repo_id
 from registry.routes.auth import Auth
 from registry.routes.blocks import Threads
 from registry.routes.body import read_body
-from registry.routes.problems import NO_CACHE, InDialect, Problems
+from registry.routes.context import request_id
+from registry.routes.problems import NO_CACHE
+from registry.routes.pushes import Pusher, Pushes
 
 _TYPES: dict[str, RepoType] = {"": "model", "/datasets": "dataset", "/spaces": "space"}
 _UPLOAD, _RECEIVE = "git-upload-pack", "git-receive-pack"
@@ -34,6 +37,7 @@ _MOST_BODY = 64 << 20
 _MOST_DISCARDED = 1 << 20
 _DISCARD_SECONDS = 10.0
 _PROBE = b"0000"
+_BLOCK = 1 << 20
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -47,21 +51,25 @@ class GitDoor:
         repositories: Repositories,
         upload_pack: UploadPack,
         upload_pack_v0: UploadPackV0,
+        pushes: Pushes,
         threads: Threads,
     ) -> None:
         self._auth = auth
         self._repositories = repositories
         self._upload = upload_pack
         self._upload_v0 = upload_pack_v0
+        self._pushes = pushes
         self._threads = threads
-        self._problems = Problems("git")
 
     async def info_refs(self, request: Request) -> Response:
         """List what this server can do and, to old clients and for a push, the refs."""
         service = request.query_params.get("service")
         if service == _UPLOAD:
-            opened = await self._open(request, "read")
+            _, opened = await self._open(request, "read")
             return await self._threads.answer(self._advertise(request, opened), _headers(f"{service}-advertisement"))
+        if service == _RECEIVE:
+            _, opened = await self._open(request, "write")
+            return Response(self._pushes.advertisement(opened), 200, _headers(f"{service}-advertisement"))
         raise NotAllowed("Only smart HTTP is served here: use git 1.6.6 or newer.")
 
     async def upload_pack(self, request: Request) -> Response:
@@ -69,11 +77,31 @@ class GitDoor:
         refusal = _wrong_type(request, _UPLOAD)
         if refusal is not None:
             return refusal
-        opened = await self._open(request, "read")
+        _, opened = await self._open(request, "read")
         body = await read_body(request, _MOST_BODY, "for one fetch request")
         if body == _PROBE:
             return Response(b"", 200, _headers(f"{_UPLOAD}-result"))
         return await self._threads.answer(self._serve(request, opened, body), _headers(f"{_UPLOAD}-result"))
+
+    async def receive_pack(self, request: Request) -> Response:
+        """Take one push."""
+        refusal = _wrong_type(request, _RECEIVE)
+        if refusal is not None:
+            return refusal
+        visit, _ = await self._open(request, "write")
+        intake = self._pushes.intake(gzipped=_is_gzipped(request))
+        try:
+            async for block in _gathered(request):
+                await self._threads.run(partial(intake.feed, block))
+                if intake.refused is not None:
+                    await _discard(request)
+                    break
+            await self._threads.run(intake.end)
+        except BaseException:
+            intake.close()
+            raise
+        pusher = Pusher(visit.repo.id, visit.actor, request_id(request))
+        return await self._threads.answer(self._pushes.finish(intake, pusher), _headers(f"{_RECEIVE}-result"))
 
     async def absent(self, request: Request) -> Response:
         """Refuse the files of the dumb protocol."""
@@ -88,19 +116,19 @@ class GitDoor:
             yield from self._upload_v0.advertisement(snapshot, version=version)
 
     def _serve(self, request: Request, snapshot: Snapshot, body: bytes) -> Iterator[bytes]:
-        pieces = list(_inflated(request, [body]))
+        pieces = list(pkt.gunzip([body], _MOST_BODY)) if _is_gzipped(request) else [body]
         if _version(request) == 2:
             yield from self._upload.serve(snapshot, pieces)
         else:
             yield from self._upload_v0.serve(snapshot, pieces)
 
-    async def _open(self, request: Request, act: Act) -> Snapshot:
+    async def _open(self, request: Request, act: Act) -> tuple[Visit, Snapshot]:
         """Decide who may come in, and read the repo at one instant; no byte of a body is read before."""
         repo = _repo_id(request)
 
-        def work() -> Snapshot:
-            visit: Visit = self._auth.visit(request, repo, act)
-            return self._repositories.snapshot(visit.repo.id)
+        def work() -> tuple[Visit, Snapshot]:
+            visit = self._auth.visit(request, repo, act)
+            return visit, self._repositories.snapshot(visit.repo.id)
 
         return await self._threads.run(work)
 
@@ -109,26 +137,30 @@ class GitDoor:
         table: list[tuple[str, str, Endpoint]] = [
             ("GET", "/info/refs", self.info_refs),
             ("POST", "/git-upload-pack", self.upload_pack),
+            ("POST", "/git-receive-pack", self.receive_pack),
             ("GET", "/HEAD", self.absent),
             ("GET", "/objects/{path:path}", self.absent),
         ]
         return [
-            Route(f"{prefix}/{{namespace}}/{{name}}{path}", self._wrapped(endpoint, kind), methods=[method])
+            Route(f"{prefix}/{{namespace}}/{{name}}{path}", _wrapped(endpoint, kind), methods=[method])
             for prefix, kind in _TYPES.items()
             for method, path, endpoint in table
         ]
 
-    def _wrapped(self, endpoint: Endpoint, kind: RepoType) -> InDialect:
-        async def guarded(request: Request) -> Response:
-            request.path_params["type"] = kind
-            try:
-                return await endpoint(request)
-            except Exception:
-                await _discard(request)
-                raise
 
-        guarded.__doc__ = endpoint.__doc__
-        return InDialect(request_response(guarded), self._problems)
+def _wrapped(endpoint: Endpoint, kind: RepoType) -> Endpoint:
+    """Tell an endpoint the type of repo that its route stands for, and clean up after its refusals."""
+
+    @wraps(endpoint)
+    async def guarded(request: Request) -> Response:
+        request.path_params["type"] = kind
+        try:
+            return await endpoint(request)
+        except Exception:
+            await _discard(request)
+            raise
+
+    return guarded
 
 
 def _headers(kind: str) -> dict[str, str]:
@@ -159,9 +191,22 @@ def _wrong_type(request: Request, service: str) -> Response | None:
     return Response(f"This route takes {wanted}.\n", 415, NO_CACHE, "text/plain; charset=utf-8")
 
 
-def _inflated(request: Request, pieces: Iterable[bytes]) -> Iterable[bytes]:
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    return pkt.gunzip(pieces, _MOST_BODY) if encoding in ("gzip", "x-gzip") else pieces
+def _is_gzipped(request: Request) -> bool:
+    return request.headers.get("content-encoding", "identity").strip().lower() in ("gzip", "x-gzip")
+
+
+async def _gathered(request: Request) -> AsyncIterator[bytes]:
+    """Join the small pieces of a body to blocks that are worth a hop to a thread."""
+    held: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        held.append(piece)
+        size += len(piece)
+        if size >= _BLOCK:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
 
 
 async def _discard(request: Request) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,11 +21,15 @@ from registry.git.responses import Responses
 from registry.git.snapshot import Snapshot
 from registry.git.upload_pack import UploadPack
 from registry.git.upload_pack_v0 import UploadPackV0
+from registry.git.verdict import Limits
 from registry.git.view import Views
 from registry.names import RepoId
+from registry.receive import Origin, Outcome, Update
 from registry.routes.auth import token_of
 from registry.routes.blocks import Threads
 from registry.routes.git import GitDoor
+from registry.routes.problems import InDialect, Problems
+from registry.routes.pushes import Pushes
 from tests.registry.git.packed import Depot
 
 
@@ -35,6 +39,8 @@ class Town:
 
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
+    pushed: list[tuple[Origin, tuple[Update, ...], bytes | None]] = field(default_factory=list)
+    gate: Callable[[tuple[Update, ...], Callable[[str], None]], Outcome] = lambda updates, progress: Outcome(updates)
 
     def visit(self, request: Request, repo: RepoId, act: Act = "read") -> SimpleNamespace:
         """Play the part of Auth: `key` may read and write, `glance` may read, nobody reads public repos only."""
@@ -47,6 +53,20 @@ class Town:
         if act != "read" and token != "key":
             raise NotAllowed("Read only.") if token else NeedsLogin("Log in.")
         return SimpleNamespace(repo=SimpleNamespace(id=list(self.snapshots).index(repo.web)), actor=token)
+
+    def accept(
+        self,
+        repo_id: int,
+        origin: Origin,
+        updates: Sequence[Update],
+        pack: Path | None,
+        *,
+        atomic: bool,
+        progress: Callable[[str], None],
+    ) -> Outcome:
+        """Play the part of the gate: remember what came and do as `gate` says."""
+        self.pushed.append((origin, tuple(updates), None if pack is None else pack.read_bytes()))
+        return self.gate(tuple(updates), progress)
 
     def snapshot(self, repo_id: int) -> Snapshot:
         """Play the part of Repositories."""
@@ -74,9 +94,21 @@ def door(folder: Path, depot: Depot) -> Iterator[Door]:
         repositories=town,
         upload_pack=UploadPack(views, responses, agent="weightroom/test"),
         upload_pack_v0=UploadPackV0(views, responses, agent="weightroom/test"),
+        pushes=Pushes(
+            receiver=town,
+            quarantine=folder / "quarantine",
+            limits=Limits(),
+            workers=builders,
+            agent="weightroom/test",
+            fsync=False,
+        ),
         threads=Threads(8),
     )
-    with serve(Starlette(routes=git.routes())) as url:
+    (folder / "quarantine").mkdir()
+    routes = git.routes()
+    for route in routes:
+        route.app = InDialect(route.app, Problems("git"))
+    with serve(Starlette(routes=routes)) as url:
         yield Door(url, town, responses)
     builders.shutdown()
 
