@@ -201,7 +201,10 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
         shelves.close()
 
     front = Middleware(Front, origins=origins, limits=limits, meter=meter)
-    return Starlette(routes=routes, middleware=[front], lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[front], lifespan=lifespan)
+    # A redirect to the same path with a slash more or less costs clients their Authorization header.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _lfs_routes(config: Config, shelves: Shelves, access: DoorAccess, origins: Origins) -> list[Route]:

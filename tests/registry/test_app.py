@@ -1,0 +1,90 @@
+"""The whole application, wired: each door answers in its own dialect, and nothing is left open when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from registry import schema
+from registry.accounts import Accounts
+from registry.app import build
+from registry.config import Config
+from registry.db import Database
+from registry.routes.problems import InDialect
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A migrated house."""
+    made = Config(data=tmp_path / "data", min_free=0, heavy=1)
+    made.data.mkdir()
+    database = Database(made.database_url)
+    schema.migrate(database)
+    database.dispose()
+    return made
+
+
+@pytest.fixture
+def client(config: Config) -> Iterator[TestClient]:
+    """Somebody without a token."""
+    with TestClient(build(config), base_url="http://hub.example", follow_redirects=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "header"),
+    [
+        ("/api/models/ann/absent", "x-error-code"),
+        ("/ann/absent/resolve/main/config.json", "x-error-code"),
+        ("/ann/absent.git/info/refs?service=git-upload-pack", "www-authenticate"),
+        ("/ann/absent.git/info/lfs/locks", "lfs-authenticate"),
+    ],
+)
+def test_each_door_refuses_in_its_own_dialect(client: TestClient, path: str, header: str) -> None:
+    answer = client.get(path, headers={"Accept": "application/vnd.git-lfs+json"})
+    assert answer.status_code == 401, answer.text
+    assert header in answer.headers
+    assert "x-request-id" in answer.headers
+
+
+def test_an_unknown_route_is_a_plain_404(client: TestClient) -> None:
+    answer = client.get("/some/where/else/entirely")
+    assert (answer.status_code, answer.text) == (404, "Not Found")
+    assert "x-error-code" not in answer.headers
+
+
+def test_a_trailing_slash_is_not_redirected_away(client: TestClient) -> None:
+    assert client.get("/health/").status_code == 404
+
+
+def test_every_route_but_those_of_operations_has_a_dialect(client: TestClient) -> None:
+    app = client.app
+    assert isinstance(app, Starlette)
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    bare = [route.path for route in routes if not isinstance(route.app, InDialect)]
+    assert bare == ["/health", "/ready", "/metrics", "/version"]
+    assert len(routes) == len(app.routes)
+
+
+def test_a_known_user_has_the_limits_of_a_user(config: Config) -> None:
+    database = Database(config.database_url)
+    accounts = Accounts(database)
+    accounts.create_user("ann")
+    headers = {"Authorization": f"Bearer {accounts.create_token('ann')}"}
+    database.dispose()
+    with TestClient(build(config), base_url="http://hub.example") as client:
+        policies = [client.get("/api/whoami-v2", headers=headers).headers["ratelimit-policy"] for _ in range(2)]
+    # The first request shows whose token it is; it counts for its address.
+    assert [policy.split(";")[2] for policy in policies] == ["q=1000", "q=10000"]
+
+
+def test_a_house_closes_and_opens_again(config: Config) -> None:
+    for _ in range(2):
+        with TestClient(build(config)) as client:
+            assert client.get("/ready").json()["ready"]
+    assert [path.name for path in (config.data / "slots").iterdir()] == ["0"]
