@@ -28,7 +28,7 @@ from registry.names import is_sha, is_sha_prefix
 _HEADS, _TAGS = b"refs/heads/", b"refs/tags/"
 # Attributing every path of a larger tree in one walk would take too much memory; its pages walk on their own.
 _MOST_ATTRIBUTED = 100_000
-_ENTRY_COST, _PATH_COST = 500, 300
+_PATH_COST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,6 @@ class Revisions:
         self._manifests = manifests
         self._views = views
         self._reached: Memory[tuple[int, int, str], bool] = Memory(memory // 16, lambda _: 300)
-        self._pages: Memory[tuple[int, str, bytes, bool, int, bytes | None], tree.Page] = Memory(
-            memory // 2, lambda page: 500 + _ENTRY_COST * len(page.entries)
-        )
         self._logs: Memory[tuple[int, str], bytes] = Memory(memory // 8, lambda log: 200 + len(log))
         self._changes: Memory[tuple[int, str], Mapping[bytes, str]] = Memory(
             memory // 4, lambda found: 200 + _PATH_COST * len(found)
@@ -117,13 +114,8 @@ class Revisions:
 
         Raises: EntryAbsent (no such folder), BadBody (`after` is not of this listing).
         """
-        below = folder.encode()
-        key = at.repo_id, at.commit, below, recursive, limit, after
-
-        def read() -> tree.Page:
-            return tree.listing(self.manifest(at), at.commit, below, recursive=recursive, limit=limit, after=after)
-
-        return self._pages.get(key, read)
+        manifest = self.manifest(at)
+        return tree.listing(manifest, at.commit, folder.encode(), recursive=recursive, limit=limit, after=after)
 
     def names(self, at: Resolved) -> list[str]:
         """List the paths of all files."""

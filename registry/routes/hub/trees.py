@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from registry.errors import BadBody, TooLarge
 from registry.frontmatter import Json
 from registry.git.tree import Entry
+from registry.memory import Memory
 from registry.names import TYPE_OF_NOUN
 from registry.revisions import Resolved, Revisions
 from registry.routes.body import parse_object, read_body
@@ -26,12 +28,32 @@ _MOST_BODY = 8 << 20
 _MOST_PATHS = 10_000
 
 
-class TreeDoor:
-    """Lists entries."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which page of a tree; `after` is the last path of the page before."""
 
-    def __init__(self, *, arrivals: Arrivals, revisions: Revisions) -> None:
+    folder: str
+    recursive: bool
+    expand: bool
+    limit: int
+    after: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A page of a pinned commit as JSON; `last` is its last path if others follow."""
+
+    body: bytes
+    last: bytes | None
+
+
+class TreeDoor:
+    """Lists entries. Pages of pinned commits are kept written under `memory` bytes."""
+
+    def __init__(self, *, arrivals: Arrivals, revisions: Revisions, memory: int = 32 << 20) -> None:
         self._arrivals = arrivals
         self._revisions = revisions
+        self._written: Memory[tuple[int, str, Asked], Written] = Memory(memory, lambda written: 500 + len(written.body))
 
     def tree(self, request: Request) -> Response:
         """List a folder of a revision, with `recursive` all below it; `expand` adds each entry's last commit."""
@@ -42,11 +64,17 @@ class TreeDoor:
             at = self._revisions.resolve(visit, commit)
         recursive, expand = flag(request, "recursive"), flag(request, "expand")
         limit = count(request, "limit", *_sizes(request, recursive=recursive, expand=expand))
-        page = self._revisions.tree(at, folder, recursive=recursive, limit=max(1, limit), after=after)
+        asked = Asked(folder, recursive, expand, max(1, limit), after)
+        written = self._written.get((at.repo_id, at.commit, asked), lambda: self._write(at, asked))
         headers = {"X-Repo-Commit": at.commit}
-        if page.more:
-            headers["Link"] = next_link(request, cursor=_closed(at.commit, page.entries[-1].path))
-        return _answer(self._items(at, page.entries, expand=expand), headers)
+        if written.last is not None:
+            headers["Link"] = next_link(request, cursor=_closed(at.commit, written.last))
+        return Response(written.body, headers=headers, media_type="application/json")
+
+    def _write(self, at: Resolved, asked: Asked) -> Written:
+        page = self._revisions.tree(at, asked.folder, recursive=asked.recursive, limit=asked.limit, after=asked.after)
+        body = shapes.body(self._items(at, page.entries, expand=asked.expand))
+        return Written(body, page.entries[-1].path if page.more else None)
 
     async def paths_info(self, request: Request) -> Response:
         """Tell of named paths of a revision, files and folders; those that do not exist are left out."""
@@ -56,7 +84,8 @@ class TreeDoor:
     def _paths_info(self, request: Request, body: bytes) -> Response:
         _, at = self._arrivals.revision(request)
         paths, expand = _asked_paths(request, body)
-        return _answer(self._items(at, self._revisions.find(at, paths), expand=expand), {"X-Repo-Commit": at.commit})
+        body = shapes.body(self._items(at, self._revisions.find(at, paths), expand=expand))
+        return Response(body, headers={"X-Repo-Commit": at.commit}, media_type="application/json")
 
     def _items(self, at: Resolved, entries: tuple[Entry, ...] | list[Entry], *, expand: bool) -> list[dict[str, Json]]:
         if not expand:
@@ -129,7 +158,3 @@ def _opened(cursor: str) -> tuple[str, bytes]:
     if len(raw) <= 20:
         raise BadBody("The cursor is not one of this listing; begin again without it.")
     return raw[:20].hex(), raw[20:]
-
-
-def _answer(items: list[dict[str, Json]], headers: dict[str, str]) -> Response:
-    return Response(shapes.body(items), headers=headers, media_type="application/json")
