@@ -42,7 +42,7 @@ class MemoryHost:
     """Repos are `{name: id}`; each is private; all users may read all of them."""
 
     repos: dict[str, int] = field(default_factory=lambda: {"org/model": 1, "org/other": 2, "datasets/org/data": 3})
-    quota: int = 1 << 60
+    quota: int = 1 << 80
     objects: dict[str, Held] = field(default_factory=dict)
     links: set[tuple[int, str]] = field(default_factory=set)
     uploads: dict[str, Upload] = field(default_factory=dict)

@@ -1,0 +1,140 @@
+"""Bytes for a client: as it can take them, from the shelf itself where that can sign, and never short in silence."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from lfs.errors import Damaged
+from lfs.store import PIECE, Reader, Signed, Span
+from lfs.transfer import Outgoing, Transfer
+from tests.contracts.memory_store import MemoryStore
+from tests.lfs.conftest import serving
+
+SIZE = 400 * PIECE
+
+
+class Endless(Reader):
+    """Zeros, counted, that may break at some byte."""
+
+    def __init__(self, size: int, breaks_after: int) -> None:
+        super().__init__(size)
+        self.sent, self.closed, self._breaks_after = 0, False, breaks_after
+
+    def _piece(self, limit: int) -> bytes:
+        if self.sent >= self._breaks_after:
+            raise Damaged("The disk broke.")
+        self.sent += limit
+        return bytes(limit)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Shelf(MemoryStore):
+    """Hands out one counted reader, and signs if told to."""
+
+    def __init__(self, breaks_after: int = SIZE, signs: str = "") -> None:
+        super().__init__()
+        self.reader, self._breaks_after, self._signs = Endless(0, 0), breaks_after, signs
+
+    def open(self, key: str, span: Span | None = None) -> Reader:
+        self.reader = Endless(span.size if span else SIZE, self._breaks_after)
+        return self.reader
+
+    def url(self, key: str, method: str, seconds: int, **bound: object) -> Signed | None:  # type: ignore[override]
+        return Signed(self._signs, {}) if self._signs else None
+
+
+def app(shelf: Shelf, *, redirect: bool = True) -> Starlette:
+    transfer = Transfer(store=shelf, redirect=redirect)
+
+    async def answer(request: Request) -> ASGIApp:
+        return transfer.send(Outgoing("lfs/x", SIZE, "tag", {"content-type": "text/plain", "x-extra": "here"}))
+
+    return Starlette(routes=[Route("/", answer)])
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def url(shelf: Shelf) -> Iterator[str]:
+    with serving(app(shelf)) as address:
+        yield address
+
+
+def test_a_client_that_leaves_stops_the_reading(url: str, shelf: Shelf) -> None:
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port)) as client:
+        client.sendall(f"GET / HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        assert client.recv(10)
+    _wait(lambda: shelf.reader.closed)
+    assert shelf.reader.sent < SIZE
+
+
+def test_a_slow_client_holds_back_the_reader(url: str, shelf: Shelf) -> None:
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port)) as client:
+        client.sendall(f"GET / HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        seen = -1
+        # Nobody reads: the reader comes to rest as soon as the sockets' own buffers are full.
+        while seen != shelf.reader.sent:
+            seen = shelf.reader.sent
+            time.sleep(0.2)
+        assert seen < SIZE / 4
+    _wait(lambda: shelf.reader.closed)
+
+
+def test_a_shelf_that_breaks_breaks_the_connection() -> None:
+    shelf = Shelf(breaks_after=5 * PIECE)
+    with serving(app(shelf)) as url:
+        parts = urlsplit(url)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=20)
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            answer.read()
+        connection.close()
+    assert shelf.reader.closed
+
+
+def test_a_shelf_that_signs_is_where_the_client_is_sent() -> None:
+    shelf = Shelf(signs="http://bucket.example/lfs/x?signature=1")
+    with serving(app(shelf)) as url:
+        sent = httpx.get(url, verify=False, trust_env=False)
+        assert (sent.status_code, sent.headers["location"]) == (302, "http://bucket.example/lfs/x?signature=1")
+        assert "immutable" not in sent.headers["cache-control"]
+        # A HEAD is answered here: what it says must not depend on the shelf.
+        head = httpx.head(url, verify=False, trust_env=False)
+        assert (head.status_code, head.headers["content-length"]) == (200, str(SIZE))
+    with serving(app(shelf, redirect=False)) as url:
+        part = httpx.get(url, headers={"Range": "bytes=0-9"}, verify=False, trust_env=False)
+        assert (part.status_code, part.content) == (206, bytes(10))
+
+
+def test_the_headers_of_the_caller_win(url: str) -> None:
+    head = httpx.head(url, verify=False, trust_env=False)
+    assert head.headers["content-type"] == "text/plain"
+    assert head.headers["x-extra"] == "here"
+    assert head.headers["etag"] == '"tag"'
+    assert head.headers.get_list("content-type") == ["text/plain"]
+
+
+def _wait(done) -> None:  # type: ignore[no-untyped-def]
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
