@@ -12,7 +12,7 @@ from registry.git.forest import Forest
 from registry.git.fsck import LONGEST_PATH, TREE_MODE
 from registry.git.introduce import Introduce
 from registry.git.packfile import COMMIT, KINDS, TAG, TREE
-from registry.git.snapshot import ZERO
+from registry.git.snapshot import ZERO, visible
 from registry.git.verdict import BigBlob, Job, PackFacts, PointerFound, Tip, Verdict
 
 Node = dict[bytes | None, "Node | str"]
@@ -53,7 +53,7 @@ class Tips:
             warnings=warnings,
             fast_forward={one.name: self._forwards(one.old, one.new) for one in self._job.updates},
             touched=self._touched(),
-            brings_exactly=self._brings_exactly(set(gained), tips),
+            brings_exactly=self._brings_exactly(set(gained), refusals),
         )
 
     # Shapes that are refused
@@ -88,7 +88,7 @@ class Tips:
         if name.startswith(b"refs/heads/") and tip.type != "commit":
             return f"a branch must point to a commit, not to a {tip.type}"
         if tip.files > self._job.limits.files:
-            return f"{tip.files} files; at most {self._job.limits.files} are taken (WEIGHTROOM_MAX_FILES)"
+            return f"{tip.files} files; at most {self._job.limits.files} are taken"
         return None
 
     # New values
@@ -141,9 +141,11 @@ class Tips:
                     heappush(waiting, (-number, parent))
         return False
 
-    def _brings_exactly(self, gained: set[bytes], tips: Mapping[str, Tip]) -> bool:
+    def _brings_exactly(self, gained: set[bytes], refusals: Mapping[bytes | None, str]) -> bool:
+        """True if every object gained is reached from a new value that readers will see."""
         rows = self._introduced.rows
-        waiting, seen = [bytes.fromhex(tip) for tip in tips], set[bytes]()
+        shown = [one for one in self._job.updates if visible(one.name) and one.name not in refusals]
+        waiting, seen = [bytes.fromhex(one.new) for one in shown], set[bytes]()
         while waiting and gained:
             row = rows.get(waiting.pop())
             if row is None or row.sha in seen:

@@ -57,7 +57,7 @@ class Limits:
     levels: int = 128
     """Folders within folders."""
     files: int = 1_000_000
-    """Files of one commit (`MAX_FILES`)."""
+    """Files of one commit."""
     introduced: int = 5_000_000
     """Entries of the introduced sidecar, beyond 8 per object of the pack."""
 
@@ -186,5 +186,5 @@ class Verdict:
     touched: Mapping[str, str] = field(default_factory=dict)
     """Locked path to the first new commit whose entry there differs from that in every parent."""
     brings_exactly: bool = False
-    """The manifest gains nothing but what the new tips reach. With a manifest that was exact before and no ref
-    deleted or rewound, it is exact afterwards."""
+    """The manifest gains nothing but what the new values of visible refs reach that are not refused here. With a
+    manifest that was exact before, every such ref moved, and none deleted or rewound, it is exact afterwards."""

@@ -258,6 +258,14 @@ def test_a_repeat_of_what_is_there_is_taken_and_brings_nothing_new(bench):
     assert verdict.pointers == ()
 
 
+def test_what_only_hidden_or_refused_refs_reach_is_extra(bench):
+    data, tip = one_commit((b"100644", b"a", b"x"))
+    assert bench.check(data, (MAIN, ZERO, tip)).brings_exactly
+    assert not bench.check(data, (b"refs/weightroom/x", ZERO, tip)).brings_exactly
+    other, _ = one_commit((b"100644", b"a", b"x"), also=(whole(BLOB, b"more"),))
+    assert not bench.check(other, (MAIN, ZERO, tip)).brings_exactly
+
+
 def test_a_submodule_needs_no_object(bench):
     root = tree((b"160000", b"sub", b"\x12" * 20))
     top = commit(sha(TREE, root))
