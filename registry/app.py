@@ -90,7 +90,7 @@ class Shelves:
         self.database = Database(config.database_url)
         self.store: ObjectStore = open_store(
             config.storage_url,
-            fsync=config.fsync,
+            fsync=config.durable,
             min_free=config.min_free,
             access_key=config.s3_access_key,
             secret_key=config.s3_secret_key,
@@ -261,7 +261,7 @@ def _git_routes(
             limits=_push_limits(config),
             workers=pushers,
             agent=agent,
-            fsync=config.fsync,
+            fsync=config.durable,
         ),
         threads=Threads(config.byte_threads),
     )

@@ -168,7 +168,7 @@ def doctor(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
             store=shelves.store,
             data=config.data,
             min_free=config.min_free,
-            fsync=config.fsync,
+            fsync=config.durable,
         )
         return _report(examined.run(), as_json=asked.json)
     finally:
@@ -247,7 +247,7 @@ def _password() -> str:
 def _where(config: Config) -> str:
     rows = "SQLite" if config.embedded else "PostgreSQL"
     shelf = "local store" if config.storage_url.startswith("file:") else "bucket"
-    risk = "" if config.fsync else ", fsync off: a power cut may lose writes"
+    risk = "" if config.durable else ", fsync off: a power cut may lose writes"
     return f"{config.data.absolute()}  ({rows}, {shelf}{risk})"
 
 

@@ -63,7 +63,7 @@ class Config:
     """Addresses or networks, comma-separated, whose `X-Forwarded-*` headers are believed."""
     secret: tuple[bytes, ...] = field(default=(), repr=False)
     """Key that signs grants, 32 characters or more; two, comma-separated, change it; unset: a file in `DATA`."""
-    fsync: bool = True
+    fsync: Literal["always", "never"] = "always"
     """`always`, or `never`, which gives up the promise that acknowledged writes survive a power cut."""
     min_free: int = 2 * GIB
     """Free bytes of the disk below which writes are refused; reads go on."""
@@ -143,6 +143,11 @@ class Config:
     def embedded(self) -> bool:
         """True if the rows are in a file of this machine."""
         return self.database_url.startswith("sqlite")
+
+    @property
+    def durable(self) -> bool:
+        """True if acknowledged writes survive a power cut."""
+        return self.fsync == "always"
 
     def secrets(self) -> tuple[bytes, ...]:
         """Return the keys that sign, newest first; without a setting the one in `DATA/secret`, made when absent.

@@ -132,7 +132,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "PUBLIC_URL": _origin,
     "TRUSTED_PROXIES": _networks,
     "SECRET": _secrets,
-    "FSYNC": _switch("always", "never"),
+    "FSYNC": _one_of("always", "never"),
     "MIN_FREE": size,
     "INLINE_SIZE": _some,
     "THREADS": _whole(1, 1_000),

@@ -54,7 +54,7 @@ def test_every_setting_reaches_its_field() -> None:
     assert config.public_url == "https://models.example"
     assert config.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("127.0.0.1"))
     assert config.secrets() == (SECRET.encode(), f"{SECRET}2".encode())
-    assert (config.fsync, config.anonymous_read, config.limit_api, config.port) == (False, False, 0, 0)
+    assert (config.durable, config.anonymous_read, config.limit_api, config.port) == (False, False, 0, 0)
     assert (config.min_free, config.max_blob) == (10 << 30, 64 << 20)
 
 
