@@ -29,7 +29,8 @@ from registry.git.tips import Tips
 from registry.git.verdict import Job, PackFacts, PackRefused, PackTooLarge, Verdict, Written
 
 _LIGHT_BYTES, _LIGHT_OBJECTS = 1 << 20, 2000
-_LIGHT_UNFOLDED = 64 << 20
+# A million entries in trees take eight seconds, and 8 MiB hold a quarter of that.
+_LIGHT_UNFOLDED = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def check_light(job: Job, *, bases: Bases | None = None) -> Verdict | None:
     """Check one push on this thread; None if that could take long and a worker should do it."""
     if job.pack is not None and not _is_light(Path(job.pack)):
         return None
-    small = replace(job.limits, expanded=min(job.limits.expanded, _LIGHT_UNFOLDED), introduced=100_000)
+    small = replace(job.limits, expanded=_LIGHT_UNFOLDED, inflated=_LIGHT_UNFOLDED, introduced=100_000)
     below = bases if bases is not None else Bases.open(job.bases)
     try:
         return Check(replace(job, limits=small), below).run()
@@ -87,6 +88,7 @@ class Check:
         self._job, self._bases = job, bases
         self._judgement = Judgement(job.portable, job.allow)
         self._store = bases
+        self._repeated: set[bytes] = set()
         self._forest = Forest(self._read_tree, bases.tree_stats)
         self._contents = Contents(self._forest, self._judgement, bases.count)
 
@@ -177,7 +179,8 @@ class Check:
 
     def _check_repeats(self, unpacked: Unpacked) -> None:
         """Compare objects that the manifest has already: another content under one id is an attack on SHA-1."""
-        for sha in self._bases.among([sha for sha in unpacked.shas if sha not in unpacked.borrowed]):
+        self._repeated = set(self._bases.among([sha for sha in unpacked.shas if sha not in unpacked.borrowed]))
+        for sha in self._repeated:
             place = self._bases.find(sha)
             offset = unpacked.file.find(sha)
             if place is None or offset is None or not same_bytes(place, (unpacked.file, offset), self._store):
@@ -197,8 +200,7 @@ class Check:
         """Name the objects that the manifest did not have before."""
         if unpacked is None:
             return ()
-        old = set(self._bases.among(unpacked.shas))
-        return [sha for sha in unpacked.shas if sha not in old]
+        return [sha for sha in unpacked.shas if sha not in self._repeated and sha not in unpacked.borrowed]
 
     def _write_intro(self, unpacked: Unpacked, introduced: Introduce) -> PackFacts:
         contents = self._contents

@@ -1,6 +1,7 @@
 """A good push is taken whole: its index is git's, its sidecar lists what git lists, its refs are judged."""
 
 import filecmp
+import os
 import random
 import time
 from pathlib import Path
@@ -299,6 +300,16 @@ def test_speed_of_a_hub_commit_and_of_a_large_push(bench, tmp_path, capsys):
     small_ms = (time.perf_counter() - begun) * 50
     with capsys.disabled():
         print(f"\n{verdict.pack.objects} objects in {large:.2f} s; a commit of 4 in {small_ms:.2f} ms")
+
+
+@pytest.mark.parametrize("content", [b"x" * (9 << 20), os.urandom(2 << 20)])
+def test_what_may_take_long_is_left_to_a_worker(bench, tmp_path, content):
+    data, tip = one_commit((b"100644", b"a", content))
+    path = tmp_path / "x.pack"
+    path.write_bytes(data)
+    job = Job(str(path), (), (Update(MAIN, ZERO, tip),))
+    assert ingest.check_light(job) is None
+    assert ingest.check(job).refusals == {}
 
 
 def test_a_worker_process_gives_the_same_verdict(bench, tmp_path):
