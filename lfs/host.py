@@ -101,7 +101,8 @@ class Host(Protocol):
     def look(self, repo_id: int, oids: Sequence[str]) -> Mapping[str, Held]:
         """Say what is held of these oids; one query. Refreshes `seen_at` of the links hit, at most daily.
 
-        Objects of other repos may be among them, with `linked` false; absent ones are left out.
+        What only other repos hold, or nobody any more, is among them with `linked` false: its state decides under
+        which key new bytes may be written (`damaged`: not under that one, `deleting`: not now). No client learns of it.
         """
 
     def begin(

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from lfs.errors import (
     AlreadyLocked,
+    BadRequest,
     BadToken,
     DigestMismatch,
     Lock,
@@ -127,6 +128,8 @@ class MemoryLocks:
     ) -> LockPage:
         rows = [lock for (repo, _), lock in self.rows.items() if repo == repo_id]
         rows = [lock for lock in rows if path in ("", lock.path) and lock_id in ("", lock.id)]
+        if cursor and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 18):
+            raise BadRequest("The cursor is not one that this server gave.")
         start = int(cursor or 0)
         more = str(start + limit) if len(rows) > start + limit else ""
         return LockPage(tuple(rows[start : start + limit]), more)

@@ -152,6 +152,36 @@ def test_bytes_and_folders_are_synced_before_success_is_told(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.faults
+def test_a_writer_that_is_killed_at_any_step_leaves_all_or_nothing(tmp_path: Path) -> None:
+    """SIGKILL before the n-th fsync, rename or mkdir of a write, for every n until the write gets through."""
+    program = (
+        "import sys; from pathlib import Path; from lfs.local import LocalStore\n"
+        "store = LocalStore(Path(sys.argv[1]), min_free=0)\n"
+        "store.put('lfs/ab/x', b'bytes', 5); print('acknowledged')"
+    )
+    for step in range(1, 30):
+        folder = tmp_path / str(step)
+        inject = f"inject=fsync,rename,mkdir,fchmod:signal=SIGKILL:when={step}"
+        trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,rename,mkdir,fchmod", "-e", inject]
+        done = subprocess.run(
+            [*trace, sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False
+        )
+        if "ptrace" in done.stderr:
+            pytest.skip(f"strace may not trace here: {done.stderr.strip()}")
+        again = LocalStore(folder, min_free=0)
+        assert list(again.walk()) in ([], ["lfs/ab/x"])
+        if "acknowledged" in done.stdout:
+            assert step > 5
+            break
+        again.put("lfs/ab/x", b"bytes", 5)
+        again.sweep(-1)
+        assert files(folder) == ["lfs/ab/x"]
+        assert (folder / "lfs/ab/x").read_bytes() == b"bytes"
+    else:
+        raise AssertionError("the write never got through")
+
+
 def test_what_a_crash_left_is_swept_and_what_is_young_is_not(store: LocalStore, folder: Path) -> None:
     (folder / "tmp" / "left").write_bytes(b"half")
     store.parts(KEY).put(1, b"part")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import threading
@@ -9,11 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from lfs.errors import Damaged, Denied, Missing, RangeUnsatisfiable, Unavailable
 from lfs.s3 import S3Store
 from lfs.store import Span
+from tests.lfs.alone import application
+from tests.lfs.conftest import serving
+from tests.lfs.memory_host import MemoryHost
+from tests.services.s3 import make_bucket, moto, open_bucket
 
 MIB = 1 << 20
 KEY = "lfs/x"
@@ -152,6 +158,33 @@ def test_a_bucket_that_is_away_is_unavailable() -> None:
     store = S3Store(bucket="b", endpoint="http://127.0.0.1:9", access_key="A", secret_key="S")
     with pytest.raises(Unavailable):
         store.stat(KEY)
+
+
+@pytest.mark.s3
+@pytest.mark.xdist_group("s3")
+def test_the_lfs_door_works_over_a_bucket() -> None:
+    """17 MiB: more than one part. The download is sent on to the bucket, by a URL that it signed."""
+    body = random.Random(8).randbytes(17 * MIB)
+    wanted = {"oid": hashlib.sha256(body).hexdigest(), "size": len(body)}
+    with moto() as endpoint:
+        make_bucket(endpoint, "weights")
+        app = application(MemoryHost(), open_bucket(endpoint, "weights", "prod"))
+        with serving(app) as url, httpx.Client(base_url=url, auth=("ann", "ann"), verify=False, trust_env=False) as ann:
+
+            def href(operation: str) -> str:
+                asked = {"operation": operation, "objects": [wanted]}
+                (item,) = ann.post("/org/model.git/info/lfs/objects/batch", json=asked).json()["objects"]
+                found: str = item["actions"][operation]["href"]
+                return found
+
+            into = href("upload")
+            with httpx.Client(verify=False, trust_env=False, timeout=30) as client:
+                assert client.put(into, content=body[:-1] + b"x").status_code == 400
+                assert client.put(into, content=body).status_code == 200
+                sent = client.get(href("download"))
+                assert sent.status_code == 302
+                assert sent.headers["location"].startswith(f"{endpoint.url}/weights/prod/lfs/")
+                assert client.get(sent.headers["location"]).content == body
 
 
 def test_only_a_whole_get_is_signed(store: S3Store) -> None:
