@@ -67,8 +67,6 @@ class Config:
     """`always`, or `never`, which gives up the promise that acknowledged writes survive a power cut."""
     min_free: int = 2 * GIB
     """Free bytes of the disk below which writes are refused; reads go on."""
-    inline_size: int = 10 * MIB
-    """Files larger than this are asked of a Hub client through LFS even if no `.gitattributes` says so."""
     threads: int = 40
     """Requests with small bodies that run at once in one process."""
     byte_threads: int = 40
@@ -93,8 +91,6 @@ class Config:
     """Most git objects in one push."""
     max_blob: int = 100 * MIB
     """Largest file that may live in git itself and not in LFS."""
-    max_json: int = 8 * MIB
-    """Largest JSON body of a request."""
     max_file: int | None = None
     """Largest LFS object; unset: no limit."""
     limit_api: int = 1_000

@@ -14,8 +14,8 @@ from registry.errors import BadBody, TooLarge
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-async def read_body(request: Request, limit: int, setting: str = "WEIGHTROOM_MAX_JSON") -> bytes:
-    """Read a whole body of at most `limit` bytes; `setting` is named in the refusal.
+async def read_body(request: Request, limit: int, purpose: str = "for one request to this route") -> bytes:
+    """Read a whole body of at most `limit` bytes; the refusal says that this is the limit for its purpose.
 
     Raises: TooLarge, before the first byte when the length is announced; BadBody (a length that is no number).
     """
@@ -24,13 +24,13 @@ async def read_body(request: Request, limit: int, setting: str = "WEIGHTROOM_MAX
         if not (announced.isascii() and announced.isdigit()):
             raise BadBody("The Content-Length header is no number.")
         if len(announced) > 18 or int(announced) > limit:
-            raise _too_large(limit, setting)
+            raise _too_large(limit, purpose)
     pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():
         size += len(piece)
         if size > limit:
-            raise _too_large(limit, setting)
+            raise _too_large(limit, purpose)
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -75,5 +75,5 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _too_large(limit: int, setting: str) -> TooLarge:
-    return TooLarge(f"The body is larger than {limit} bytes, the limit {setting}.")
+def _too_large(limit: int, purpose: str) -> TooLarge:
+    return TooLarge(f"The body is larger than {limit} bytes, the limit {purpose}.")
