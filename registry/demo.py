@@ -25,9 +25,11 @@ from huggingface_hub import snapshot_download
 print(Path(snapshot_download("demo/tiny-chat")).name)
 """
 LOAD = """
+from pathlib import Path
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained("demo/tiny-chat")
-print(model.config._commit_hash)
+AutoModelForCausalLM.from_pretrained("demo/tiny-chat")
+print(Path(try_to_load_from_cache("demo/tiny-chat", "model.safetensors")).parent.name)
 """
 CHAT = """
 import sys

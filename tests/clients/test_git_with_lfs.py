@@ -101,6 +101,7 @@ def test_knowing_an_oid_opens_nothing(house: House, git: Git, work: Path) -> Non
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(put)
     assert refused.value.code == 400
+    refused.value.close()
     assert batch(house, other, "download", oid, MIB)["error"]["code"] == 404  # type: ignore[index]
 
 

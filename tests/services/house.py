@@ -81,7 +81,8 @@ class House:
         """True if the server answers at all."""
         try:
             urllib.request.urlopen(self.url + "/health", timeout=2).close()
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
             return True
         except OSError:
             return False
