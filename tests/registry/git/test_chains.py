@@ -86,10 +86,10 @@ def test_a_chain_of_a_hundred_thousand_is_refused_in_time(bench):
         entries.append(by_offset(back, delta(20, [b"%06d" % n, (6, 14)])))
         back = len(entries[-1])
     data = pack(*entries)
-    begun = time.perf_counter()
+    begun = time.process_time()
     verdict = bench.check(data, NOWHERE)
     assert verdict.unpack_error == "a delta chain is longer than 4095"
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 10
 
 
 def test_the_longest_chain_that_is_taken(bench, tmp_path):

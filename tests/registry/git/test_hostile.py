@@ -143,9 +143,9 @@ def bomb(levels, wide=10):
 @pytest.mark.parametrize("levels", [7, 20, 100])
 def test_a_tree_of_endless_paths_is_counted_not_walked(bench, levels):
     data, tip = bomb(levels)
-    begun = time.perf_counter()
+    begun = time.process_time()
     verdict = bench.check(data, (MAIN, ZERO, tip), (b"refs/tags/same", ZERO, tip))
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
     assert "files; at most 1000000" in verdict.refusals[MAIN]
     assert set(verdict.refusals) == {MAIN, b"refs/tags/same"}
 

@@ -285,7 +285,7 @@ def test_a_light_check_is_the_same_check(bench, tmp_path):
 
 def test_speed_of_a_hub_commit_and_of_a_large_push(bench, tmp_path, capsys):
     source = new_repo(tmp_path / "source")
-    commits = grow(source, 3000, files=400)
+    commits = grow(source, 2400, files=400)
     data = pack_of(source, (commits[-2], rev(source, "main")))
     begun = time.perf_counter()
     verdict = bench.push(data, (MAIN, ZERO, commits[-2]))
