@@ -40,6 +40,8 @@ class NewRepo:
     namespace: str | None = None
     private: bool = False
     sdk: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What the first commit holds beside the default `.gitattributes`, or in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Repos:
         except IntegrityError as error:
             raise _made_already(name) from error
         try:
-            self._start(row_id, Origin(actor, "api", request_id=request_id), first_files(wanted.type), FIRST_COMMIT)
+            files = {**first_files(wanted.type), **wanted.files}
+            self._start(row_id, Origin(actor, "api", request_id=request_id), files, FIRST_COMMIT)
         except BaseException:
             # A repo that cannot take its first commit was never made.
             with self._db.write() as connection:

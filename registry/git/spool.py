@@ -9,14 +9,16 @@ Source: gitformat-pack.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from registry.errors import SizeMismatch
+from registry.errors import NoSpace, SizeMismatch
 from registry.git.packfile import BLOB, KINDS
 
 _BLOCK = 1 << 20
@@ -43,15 +45,23 @@ class Spool:
 
     def close(self) -> None:
         """Remove the files, unless somebody took them."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:
+            # On a full disk the last bytes cannot be written; nobody wants them any more.
+            pass
         for path in (self._path, self._pack):
             path.unlink(missing_ok=True)
 
     def add(self, size: int, pieces: Iterable[bytes]) -> str:
         """Take one blob of `size` bytes; return its id.
 
-        Raises: SizeMismatch (the pieces hold more or fewer bytes; the spool stays as it was).
+        Raises: SizeMismatch (the pieces hold more or fewer bytes; the spool stays as it was), NoSpace.
         """
+        with _room():
+            return self._add(size, pieces)
+
+    def _add(self, size: int, pieces: Iterable[bytes]) -> str:
         start = self._file.seek(0, 2)
         digest = hashlib.sha1(b"%s %d\0" % (KINDS[BLOB], size), usedforsecurity=False)
         squeeze = zlib.compressobj(1 if size > _FAST_ABOVE else -1)
@@ -79,7 +89,12 @@ class Spool:
         """Write a pack of the wanted blobs and of further objects (type number, content), in the order given.
 
         Wanted ids that this spool lacks are left out: the repo has them. Every call writes the same file anew.
+        Raises: NoSpace.
         """
+        with _room():
+            return self._write(wanted, objects)
+
+    def _write(self, wanted: Iterable[str], objects: Sequence[tuple[int, bytes]]) -> Path:
         blobs = [self._places[id] for id in dict.fromkeys(wanted) if id in self._places]
         digest = hashlib.sha1(usedforsecurity=False)
         with self._pack.open("wb") as out:
@@ -102,6 +117,16 @@ class Spool:
             block = self._file.read(min(length, _BLOCK))
             length -= len(block)
             write(block)
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpace("The server's disk is full; an operator must make room.") from error
 
 
 def entry_header(kind: int, size: int) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 
 from registry.errors import BadBody
@@ -56,6 +58,30 @@ def whole(body: Body, name: str) -> int | None:
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 1 << 63:
         raise BadBody(f'"{name}" must be a whole number, zero or more.')
     return found
+
+
+def content(body: Body) -> bytes:
+    """Read a short `content` by its `encoding`: base64, or text.
+
+    Raises: BadBody.
+    """
+    found, encoding = text(body, "content"), maybe_text(body, "encoding") or "utf-8"
+    if encoding == "utf-8":
+        return found.encode()
+    if encoding != "base64":
+        raise BadBody('"encoding" must be "base64" or "utf-8".')
+    return base64_of(found, "content")
+
+
+def base64_of(found: str, name: str) -> bytes:
+    """Decode base64 that stood in a field.
+
+    Raises: BadBody.
+    """
+    try:
+        return base64.b64decode(found, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadBody(f'"{name}" is not base64.') from error
 
 
 def private(body: Body) -> bool | None:

@@ -17,7 +17,7 @@ from registry.routes.context import origin, request_id
 from registry.routes.hub import fields
 from registry.routes.hub.arrivals import Arrivals
 
-_MOST_BODY = 1 << 20
+_MOST_BODY = 8 << 20
 
 
 class ManageDoor:
@@ -37,7 +37,12 @@ class ManageDoor:
         actor = self._known(request)
         name = fields.repo(body, actor.name)
         wanted = NewRepo(
-            name.type, name.name, name.namespace, bool(fields.private(body)), fields.maybe_text(body, "sdk") or ""
+            type=name.type,
+            name=name.name,
+            namespace=name.namespace,
+            private=bool(fields.private(body)),
+            sdk=fields.maybe_text(body, "sdk") or "",
+            files=_files(body),
         )
         row_id, made = self._repos.create(actor, wanted, request_id=request_id(request))
         url = f"{origin(request)}/{made.web}"
@@ -104,6 +109,16 @@ class ManageDoor:
                 for noun in TYPE_OF_NOUN
             ),
         ]
+
+
+def _files(body: fields.Body) -> dict[str, bytes]:
+    """Read the files that JavaScript's client sends along for the first commit."""
+    found = body.get("files")
+    if found is None:
+        return {}
+    if not isinstance(found, list) or not all(isinstance(file, dict) for file in found):
+        raise BadBody('"files" must be an array of objects.')
+    return {fields.text(file, "path"): fields.content(file) for file in found}
 
 
 def _gated(body: fields.Body) -> str | None:

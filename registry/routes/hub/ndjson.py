@@ -10,7 +10,6 @@ Memory holds one line. The content of a long one is cut out before the rest is p
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
@@ -174,15 +173,3 @@ def _ascii(text: str) -> bytes:
         return text.encode("ascii")
     except UnicodeEncodeError as error:
         raise BadBody('"content" is not base64.') from error
-
-
-def sample_of(text: str, most: int) -> bytes:
-    """Decode a short base64 sample.
-
-    Raises: BadBody.
-    """
-    try:
-        found = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadBody('"sample" is not base64.') from error
-    return found[:most]

@@ -20,7 +20,7 @@ from registry.routes.body import read_json
 from registry.routes.context import origin, request_id
 from registry.routes.hub import fields
 from registry.routes.hub.arrivals import Arrivals, flag
-from registry.routes.hub.ndjson import CommitLines, sample_of
+from registry.routes.hub.ndjson import CommitLines
 
 _MOST_BODY = 8 << 20
 _MOST_FILES = 1_000
@@ -146,7 +146,7 @@ def _one(file: object) -> Announced:
     if not isinstance(file, dict):
         raise BadBody('Each of "files" must be an object.')
     path = fields.text(file, "path")
-    sample = sample_of(fields.maybe_text(file, "sample") or "", _SAMPLE)
+    sample = fields.base64_of(fields.maybe_text(file, "sample") or "", "sample")[:_SAMPLE]
     return Announced(path, fields.whole(file, "size") or 0, sample)
 
 

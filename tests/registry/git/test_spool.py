@@ -1,6 +1,7 @@
 """A spool keeps blobs until the pack that carries them is known."""
 
 import hashlib
+import random
 import subprocess
 import tempfile
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import SizeMismatch
+from registry.errors import NoSpace, SizeMismatch
 from registry.git.spool import Spool
 
 
@@ -47,3 +48,17 @@ def test_a_blob_of_the_wrong_size_leaves_no_trace(tmp_path):
     git(tmp_path, "init", "-q", str(folder))
     git(folder, "index-pack", "--strict", "--stdin", data=pack)
     assert git(folder, "cat-file", "blob", second) == "def"
+
+
+@pytest.mark.parametrize("name", ["x.blobs", "x.pack"])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/full")
+    content = random.Random(1).randbytes(1 << 20)
+
+    def work():
+        with Spool(tmp_path, "x") as spool:
+            spool.pack([spool.add(len(content), [content])], [])
+
+    with pytest.raises(NoSpace):
+        work()
+    assert list(tmp_path.iterdir()) == []

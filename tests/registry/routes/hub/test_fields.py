@@ -13,7 +13,7 @@ JSON = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
     max_leaves=5,
 )
-NAMES = ("name", "organization", "type", "visibility", "private")
+NAMES = ("content", "encoding", "name", "organization", "type", "visibility", "private")
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), JSON))
@@ -24,6 +24,7 @@ def test_garbage_is_refused_in_our_words(body):
         lambda: fields.flag(body, "private"),
         lambda: fields.whole(body, "name"),
         lambda: fields.private(body),
+        lambda: fields.content(body),
         lambda: fields.repo_type(body),
         lambda: fields.repo(body, "ann"),
     ):
@@ -43,3 +44,11 @@ def test_halves_of_characters_are_no_text():
     with pytest.raises(BadBody):
         fields.text({"name": "a\ud800"}, "name")
     assert fields.text({"name": "é😀"}, "name") == "é😀"
+
+
+def test_a_content_is_text_or_base64():
+    assert fields.content({"content": "é"}) == "é".encode()
+    assert fields.content({"content": "AP8=", "encoding": "base64"}) == b"\0\xff"
+    for body in ({"content": "!", "encoding": "base64"}, {"content": "é", "encoding": "base64"}, {"encoding": "hex"}):
+        with pytest.raises(BadBody):
+            fields.content(body)

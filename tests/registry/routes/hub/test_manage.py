@@ -109,3 +109,24 @@ def test_settings_are_changed_and_told(hub):
         assert hub.ask("PUT", path, body).status_code == 400
     assert hub.ask("PUT", path, {"private": True}, who="bob").status_code == 403
     assert hub.ask("PUT", "/api/datasets/ann/one/settings", {"private": True}).status_code == 404
+
+
+def test_files_sent_along_are_in_the_first_commit(hub):
+    files = [
+        {"path": "README.md", "content": "aGk=", "encoding": "base64"},
+        {"path": ".gitattributes", "content": "*.bin filter=lfs\n"},
+    ]
+    assert hub.ask("POST", "/api/repos/create", {"name": "new", "files": files}).status_code == 200
+    row_id = hub.visit("new").repo.id
+    at = hub.revisions.resolve_in(hub.gate.repositories.snapshot(row_id), "main")
+    entries = hub.revisions.tree(at, "", recursive=True, limit=10).entries
+    assert {one.path.decode(): hub.revisions.blob(at, one, 99) for one in entries} == {
+        "README.md": b"hi",
+        ".gitattributes": b"*.bin filter=lfs\n",
+    }
+
+
+def test_files_that_cannot_be_committed_make_no_repo(hub):
+    for files, status in (({}, 400), ([{"path": "a"}], 400), ([{"path": "../a", "content": ""}], 422)):
+        assert hub.ask("POST", "/api/repos/create", {"name": "new", "files": files}).status_code == status
+    assert hub.ask("POST", "/api/repos/create", {"name": "new"}).status_code == 200
