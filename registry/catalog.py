@@ -52,11 +52,16 @@ class Query:
     sort: Sort = "updated"
     limit: int = 100
     cursor: str = ""
+    cards: bool = True
+    """Read cards as well, which may be half a megabyte each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A repo in a list; `sha` is the tip of its default branch, None while it has none."""
+    """A repo in a list; `sha` is the tip of its default branch, None while it has none.
+
+    The facts have an empty card if the query did not ask for cards.
+    """
 
     repo: RepoRow
     sha: str | None
@@ -90,7 +95,8 @@ class Catalog:
         if actor.anonymous and not self._anonymous_read:
             return CatalogPage(())
         column = _SORTS[query.sort]
-        chosen = _ROWS.where(repos.c.type == query.kind, *_conditions(query), *_readable(actor))
+        rows_of = _ROWS.add_columns(cards.c.card) if query.cards else _ROWS
+        chosen = rows_of.where(repos.c.type == query.kind, *_conditions(query), *_readable(actor))
         if query.cursor:
             value, last = _opened(query)
             chosen = chosen.where(sa.or_(column < value, sa.and_(column == value, repos.c.id < last)))
@@ -202,7 +208,9 @@ def _tags(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str, ..
 
 def _listed(row: Row[*tuple[Any, ...]], tags: tuple[str, ...]) -> Listed:
     repo = RepoRow(*(getattr(row, name) for name in RepoRow.__slots__))
-    facts = Facts(row.card or {}, row.config or {}, row.tensors or {}, row.library or "", row.task or "", tags)
+    facts = Facts(
+        getattr(row, "card", None) or {}, row.config or {}, row.tensors or {}, row.library or "", row.task or "", tags
+    )
     return Listed(repo, row.tip, facts)
 
 
@@ -234,7 +242,6 @@ _tip = (
 _ROWS = (
     sa.select(
         *(namespaces.c.name.label("namespace") if name == "namespace" else repos.c[name] for name in RepoRow.__slots__),
-        cards.c.card,
         cards.c.config,
         cards.c.tensors,
         cards.c.library,

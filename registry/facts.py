@@ -7,6 +7,7 @@ counts as not said, and is then not remembered.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from lfs.errors import LfsError
 from lfs.store import ObjectStore, Span
@@ -23,8 +24,10 @@ from registry.weights import Header, WeightsError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MOST_SHARDS = 256
+_TOGETHER = 8
 _MOST_PATHS = 100_000
 _MOST_INDEX = 16 << 20
+_MOST_INLINE = 16 << 20
 
 
 class FactReader:
@@ -74,11 +77,14 @@ class FactReader:
         """Count tensors by dtype; nothing if any file of the model cannot be read as what it claims to be."""
         counts: dict[str, int] = {}
         try:
-            for entry in self._weights(at):
-                for dtype, count in self._tensors_of(at, entry).items():
-                    counts[dtype] = counts.get(dtype, 0) + count
+            files = self._weights(at)
+            # Heads of a bucket's objects cost a round trip each: a hundred shards are not read one after another.
+            with ThreadPoolExecutor(_TOGETHER) as pool:
+                found = list(pool.map(lambda entry: self._tensors_of(at, entry), files))
         except WeightsError:
             return {}
+        for dtype, count in (pair for each in found for pair in each.items()):
+            counts[dtype] = counts.get(dtype, 0) + count
         return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
 
     def _weights(self, at: Resolved) -> list[Entry]:
@@ -103,6 +109,8 @@ class FactReader:
 
     def _header(self, at: Resolved, entry: Entry) -> Header:
         if entry.pointer is None:
+            if entry.git_size > _MOST_INLINE:
+                raise WeightsError("it is too large for a file outside LFS")
             content = self._revisions.blob(at, entry, entry.git_size)
             return weights.read_header(lambda start, end: content[start:end], len(content))
         held = self._held(at.repo_id, entry.pointer.oid)

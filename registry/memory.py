@@ -39,6 +39,10 @@ class Memory(Generic[K, V]):
         if kept is not None:
             return kept
         with self._lock:
+            # Looked at again: it may have been made between the first look and the lock.
+            kept = self._kept.get(key)
+            if kept is not None:
+                return kept
             waiting = self._making.get(key)
             if waiting is None:
                 mine: Future[V] = Future()

@@ -1,7 +1,7 @@
 """Paths of a commit: find one, list a folder or all below it in pages, tell files from LFS pointers.
 
 Listings come in the order of git's trees, a folder before what it holds. Paths are `bytes` without a slash at either
-end; the root is `b""`. Entries that are neither file, link nor folder (submodules) count as empty files.
+end; the root is `b""`. Submodules are left out: their commits live elsewhere, and nobody could download them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def names(manifest: Manifest, commit: str, *, folders: bool = False) -> Iterator
 
 def blob(manifest: Manifest, entry: Entry) -> bytes:
     """Read what git holds of a file: its content, or the text of its pointer."""
-    return b"" if entry.mode == GITLINK else manifest.read(entry.sha)[1]
+    return manifest.read(entry.sha)[1]
 
 
 def root(manifest: Manifest, commit: str) -> bytes:
@@ -127,7 +127,7 @@ def _find(manifest: Manifest, commit: str, path: bytes) -> tuple[int, bytes] | N
         if not S_ISDIR(mode):
             return None
         found = next(((mode, id) for entry, mode, id in manifest.tree(id) if entry == name), None)
-        if found is None:
+        if found is None or found[0] == GITLINK:
             return None
         mode, id = found
     return mode, id
@@ -147,7 +147,8 @@ def _walk(
             pending.pop()
             continue
         name, mode, id = found
-        yield here + name, mode, id
+        if mode != GITLINK:
+            yield here + name, mode, id
         if recursive and S_ISDIR(mode):
             pending.append((here + name + b"/", iter(manifest.tree(id))))
 
@@ -173,7 +174,7 @@ def _resume(
 
 
 def _stat(manifest: Manifest, path: bytes, mode: int, id: bytes) -> Entry:
-    if S_ISDIR(mode) or mode == GITLINK:
+    if S_ISDIR(mode):
         return Entry(path, mode, id.hex(), 0)
     place = manifest.place(id)
     size = place.file.size_at(place.offset)

@@ -181,6 +181,8 @@ def test_a_listed_repo_carries_its_tip_and_facts(world: World) -> None:
     first, second = world.catalog.list(ANN, MODELS).repos
     assert (first.sha, first.facts) == (format(first.repo.id, "040x"), facts)
     assert (second.sha, second.facts) == (None, Facts())
+    bare = world.catalog.list(ANN, replace(MODELS, cards=False)).repos[0]
+    assert bare.facts == replace(facts, card={})
 
 
 def test_a_refresh_follows_the_tip_and_rests_when_it_stands_still(world: World) -> None:

@@ -28,6 +28,7 @@ from registry.memory import Memory
 from registry.names import WEB_PREFIX
 from registry.revisions import Resolved, Revisions
 from registry.routes.hub.arrivals import Arrivals, check_gate
+from registry.unpacked import Unpacked
 
 Verb = Literal["resolve", "raw"]
 RawHeaders = list[tuple[bytes, bytes]]
@@ -89,7 +90,10 @@ class Bytes(Response):
 
 
 class FileDoor:
-    """Serves files. `held(repo_id, oid)` finds an LFS object of a repo."""
+    """Serves files. `held(repo_id, oid)` finds an LFS object of a repo.
+
+    Files of git above `inline` bytes are sent from the store, where `unpacked` lays them out; without it, from memory.
+    """
 
     def __init__(
         self,
@@ -98,12 +102,16 @@ class FileDoor:
         revisions: Revisions,
         transfer: Transfer,
         held: Callable[[int, str], Held | None],
+        unpacked: Unpacked | None = None,
+        inline: int = 1 << 20,
         memory: int = 32 << 20,
     ) -> None:
         self._arrivals = arrivals
         self._revisions = revisions
         self._transfer = transfer
         self._held = held
+        self._unpacked = unpacked
+        self._inline = inline
         self._ready: Memory[tuple[int, str, str, Verb], Ready] = Memory(
             memory, lambda ready: 2500 + len(ready.body or b"")
         )
@@ -132,6 +140,8 @@ class FileDoor:
             return Bytes(200, [*headers, (b"content-length", str(ready.size).encode())])
         if ready.oid is not None:
             return self._object(at, ready, headers)
+        if ready.size > self._inline and self._unpacked is not None:
+            return self._sent(self._unpacked.key(at, ready.entry), ready, headers)
         return self._blob(request, at, ready, headers)
 
     def _object(self, at: Resolved, ready: Ready, headers: RawHeaders) -> ASGIApp:
@@ -139,8 +149,11 @@ class FileDoor:
         held = self._held(at.repo_id, ready.oid)
         if held is None:
             raise ObjectAbsent("The bytes of this file are not here.", oids=[ready.oid])
+        return self._sent(held.key, ready, headers)
+
+    def _sent(self, key: str, ready: Ready, headers: RawHeaders) -> ASGIApp:
         named = {name.decode(): value.decode("latin-1") for name, value in headers}
-        return self._transfer.send(Outgoing(held.key, held.size, ready.oid, named))
+        return self._transfer.send(Outgoing(key, ready.size, ready.etag.strip('"'), named))
 
     def _blob(self, request: Request, at: Resolved, ready: Ready, headers: RawHeaders) -> Response:
         body = ready.body

@@ -17,7 +17,7 @@ from registry.routes.auth import Auth
 from registry.routes.hub import shapes
 from registry.routes.hub.arrivals import count, flag, kind_of, next_link
 
-_PAGE, _MOST, _MOST_WITH_FILES = 100, 1000, 100
+_PAGE, _MOST, _MOST_HEAVY = 100, 1000, 100
 _MOST_TERMS = 20
 _SORTS: dict[str, Sort] = {
     "createdAt": "created",
@@ -33,6 +33,8 @@ _GATED = {"true": ("auto", "manual"), "false": ("",), "auto": ("auto",), "manual
 _NARROWING = {"search", "author", "filter", "pipeline_tag", "gated", "num_parameters"}
 _SHAPING = {"sort", "direction", "limit", "cursor", "full", "config", "cardData", "fetch_config", "linked"}
 _KNOWN = _NARROWING | _SHAPING | {"expand", "expand[]"}
+# What `shapes` reads from the card itself, which is large: such pages are short.
+_FROM_CARDS = {"cardData", "baseModels", "model-index", "widgetData", "paperswithcode_id", "sdk"}
 _SIZE = re.compile(r"(min|max):(\d{1,12}(?:\.\d{1,6})?)([KMBT]?)\Z", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -53,7 +55,7 @@ class ListDoor:
         kind = kind_of(request)
         actor = self._auth.actor(request)
         names = _properties(request, kind)
-        query = _query(request, kind, files="siblings" in names)
+        query = _query(request, kind, names)
         if query is None:
             return _answer([], {})
         page = self._catalog.list(actor, query)
@@ -92,7 +94,7 @@ def _properties(request: Request, kind: RepoType) -> tuple[str, ...]:
     return names
 
 
-def _query(request: Request, kind: RepoType, *, files: bool) -> Query | None:
+def _query(request: Request, kind: RepoType, names: tuple[str, ...]) -> Query | None:
     """Read the query string; None if it narrows by something unknown here.
 
     Raises: BadBody.
@@ -111,6 +113,8 @@ def _query(request: Request, kind: RepoType, *, files: bool) -> Query | None:
     if len(terms) + len(tags) > _MOST_TERMS or any("\0" in term for term in (*terms, *tags, *params.values())):
         raise BadBody(f"A listing takes at most {_MOST_TERMS} search words and filters.")
     least, most = _parameters(params.get("num_parameters", ""))
+    cards = not _FROM_CARDS.isdisjoint(names)
+    limit = count(request, "limit", _PAGE, _MOST_HEAVY if cards or "siblings" in names else _MOST)
     return Query(
         kind=kind,
         search=terms,
@@ -121,8 +125,9 @@ def _query(request: Request, kind: RepoType, *, files: bool) -> Query | None:
         least_parameters=least,
         most_parameters=most,
         sort=_SORTS[sort],
-        limit=max(1, count(request, "limit", _PAGE, _MOST_WITH_FILES if files else _MOST)),
+        limit=max(1, limit),
         cursor=params.get("cursor", ""),
+        cards=cards,
     )
 
 

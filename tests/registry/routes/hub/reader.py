@@ -29,6 +29,7 @@ from registry.routes.hub.lists import ListDoor
 from registry.routes.hub.repos import RepoDoor
 from registry.routes.hub.trees import TreeDoor
 from registry.routes.problems import InDialect, Problems
+from registry.unpacked import Unpacked
 from tests.registry import people
 from tests.registry.gate import MAIN, Gate
 
@@ -56,7 +57,14 @@ class Reader:
             ListDoor(auth=auth, catalog=self.catalog, revisions=self.revisions),
             TreeDoor(arrivals=arrivals, revisions=self.revisions),
             RepoDoor(arrivals=arrivals, revisions=self.revisions, facts=self.facts),
-            FileDoor(arrivals=arrivals, revisions=self.revisions, transfer=Transfer(store=self.gate.store), held=held),
+            FileDoor(
+                arrivals=arrivals,
+                revisions=self.revisions,
+                transfer=Transfer(store=self.gate.store),
+                held=held,
+                unpacked=Unpacked(revisions=self.revisions, store=self.gate.store),
+                inline=300_000,
+            ),
         )
         routes = [route for door in doors for route in door.routes()]
         self.app = Starlette(routes=[_spoken(route) for route in routes])

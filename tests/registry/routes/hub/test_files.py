@@ -59,6 +59,22 @@ def test_get_gives_the_bytes_and_the_same_headers(reader: Reader) -> None:
             assert dict(got.headers) == dict(head.headers)
 
 
+def test_a_large_file_of_git_is_sent_in_pieces_like_any_object(lone: Reader) -> None:
+    data = b"0123456789" * 50_000
+    sha = lone.push({"big.txt": data})
+    blob = lone.gate.git("rev-parse", f"{sha}:big.txt")
+    url = f"/ann/one/resolve/{sha}/big.txt"
+    head, got = lone.client().head(url), lone.client().get(url)
+    assert (got.status_code, got.content, got.headers["etag"]) == (200, data, f'"{blob}"')
+    assert dict(got.headers) == dict(head.headers)
+    assert lone.gate.store.stat(f"derived/{blob}/blob").size == len(data)
+    part = lone.client().get(url, headers={"range": "bytes=-4"})
+    assert (part.status_code, part.content) == (206, b"6789")
+    assert lone.client().get(url, headers={"range": "bytes=500000-"}).status_code == 416
+    lone.gate.store.delete(f"derived/{blob}/blob")
+    assert lone.client().get(url).content == data
+
+
 def test_a_pinned_commit_may_be_kept_for_ever_and_a_branch_may_not(lone: Reader) -> None:
     sha = lone.push({"a.txt": b"a", "b": lone.large(WEIGHTS)})
     for path in ("a.txt", "b"):
