@@ -12,6 +12,7 @@ from typing import Protocol
 from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from lfs.heavy import Heavy
@@ -72,6 +73,20 @@ from registry.slots import Slot
 HEAVY_MEMORY = 4 << 30
 HEAVY_SECONDS = 600.0
 _MIB = 1 << 20
+_EXPOSED = [
+    "X-Repo-Commit",
+    "X-Linked-Etag",
+    "X-Linked-Size",
+    "X-Total-Count",
+    "X-Error-Code",
+    "X-Error-Message",
+    "X-Request-Id",
+    "ETag",
+    "Link",
+    "Content-Range",
+    "RateLimit",
+    "RateLimit-Policy",
+]
 _PUSHES = 16
 """Pushes that are judged at the same time; further ones wait, with their packs in quarantine."""
 
@@ -201,10 +216,26 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
         shelves.close()
 
     front = Middleware(Front, origins=origins, limits=limits, meter=meter)
-    app = Starlette(routes=routes, middleware=[front], lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[front, *_cors(config)], lifespan=lifespan)
     # A redirect to the same path with a slash more or less costs clients their Authorization header.
     app.router.redirect_slashes = False
     return app
+
+
+def _cors(config: Config) -> list[Middleware]:
+    """Let scripts of other origins read what the Hub's own clients in browsers look for."""
+    if not config.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Range", "If-None-Match"],
+            expose_headers=_EXPOSED,
+            max_age=86_400,
+        )
+    ]
 
 
 def _lfs_routes(config: Config, shelves: Shelves, access: DoorAccess, origins: Origins) -> list[Route]:

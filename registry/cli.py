@@ -226,7 +226,8 @@ class _Accounts:
 
 def _opened(config: Config) -> Database:
     try:
-        config.data.mkdir(parents=True, exist_ok=True)
+        # Hashes of tokens and passwords lie in it.
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError([f"{PREFIX}DATA: {config.data} cannot be made: {error.strerror}"]) from error
     return Database(config.database_url)

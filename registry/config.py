@@ -61,6 +61,8 @@ class Config:
     """Origin that clients see, such as `https://models.example`; unset: derived from each request."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     """Addresses or networks, comma-separated, whose `X-Forwarded-*` headers are believed."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages, comma-separated, whose scripts may read answers; `*` for all; no cookies are involved."""
     secret: tuple[bytes, ...] = field(default=(), repr=False)
     """Key that signs grants, 32 characters or more; two, comma-separated, change it; unset: a file in `DATA`."""
     fsync: Literal["always", "never"] = "always"

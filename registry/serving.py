@@ -115,6 +115,8 @@ def _config(app: ASGIApp | str, workers: int = 1) -> uvicorn.Config:
         proxy_headers=False,
         ws="none",
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        # Longer than the 60 s for which proxies keep idle connections, so that none is closed under a request.
+        timeout_keep_alive=75,
     )
 
 

@@ -82,6 +82,10 @@ def _origin(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    return ("*",) if text == "*" else tuple(_origin(part.strip()) for part in text.split(","))
+
+
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     found = []
     for part in text.split(","):
@@ -131,6 +135,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "WORKERS": _whole(1, 256),
     "PUBLIC_URL": _origin,
     "TRUSTED_PROXIES": _networks,
+    "CORS_ORIGINS": _origins,
     "SECRET": _secrets,
     "FSYNC": _one_of("always", "never"),
     "MIN_FREE": size,

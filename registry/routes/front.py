@@ -79,6 +79,8 @@ class Origins:
 
     def trusts(self, peer: str) -> bool:
         """True if forwarded headers from this address are believed."""
+        if not self._trusted:
+            return False
         try:
             address = ip_address(peer)
         except ValueError:

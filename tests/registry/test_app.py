@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,21 @@ def test_a_known_user_has_the_limits_of_a_user(config: Config) -> None:
         policies = [client.get("/api/whoami-v2", headers=headers).headers["ratelimit-policy"] for _ in range(2)]
     # The first request shows whose token it is; it counts for its address.
     assert [policy.split(";")[2] for policy in policies] == ["q=1000", "q=10000"]
+
+
+def test_scripts_of_other_origins_read_only_where_allowed(config: Config, client: TestClient) -> None:
+    asked = {"Origin": "https://app.example"}
+    assert "access-control-allow-origin" not in client.get("/api/models", headers=asked).headers
+    open_house = replace(config, cors_origins=("https://app.example",))
+    with TestClient(build(open_house)) as allowed:
+        answer = allowed.get("/api/models", headers=asked)
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        assert "X-Repo-Commit" in answer.headers["access-control-expose-headers"]
+        assert "access-control-allow-credentials" not in answer.headers
+        stranger = allowed.get("/api/models", headers={"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in stranger.headers
+        preflight = asked | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        assert allowed.options("/api/repos/create", headers=preflight).status_code == 200
 
 
 def test_a_house_closes_and_opens_again(config: Config) -> None:

@@ -41,6 +41,7 @@ def test_every_setting_reaches_its_field() -> None:
             "WEIGHTROOM_PORT": "0",
             "WEIGHTROOM_PUBLIC_URL": "https://models.example/",
             "WEIGHTROOM_TRUSTED_PROXIES": "10.0.0.0/8, 127.0.0.1",
+            "WEIGHTROOM_CORS_ORIGINS": "https://a.example, http://b.example:8080/",
             "WEIGHTROOM_SECRET": f"{SECRET},{SECRET}2",
             "WEIGHTROOM_FSYNC": "never",
             "WEIGHTROOM_MIN_FREE": "10 GiB",
@@ -53,6 +54,7 @@ def test_every_setting_reaches_its_field() -> None:
     assert not config.embedded
     assert config.public_url == "https://models.example"
     assert config.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("127.0.0.1"))
+    assert config.cors_origins == ("https://a.example", "http://b.example:8080")
     assert config.secrets() == (SECRET.encode(), f"{SECRET}2".encode())
     assert (config.durable, config.anonymous_read, config.limit_api, config.port) == (False, False, 0, 0)
     assert (config.min_free, config.max_blob) == (10 << 30, 64 << 20)
