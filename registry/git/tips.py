@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 
 from registry.git.connect import Known
 from registry.git.contents import Contents
 from registry.git.filenames import Finding, Severity, show
 from registry.git.forest import Forest
-from registry.git.fsck import LONGEST_PATH, TREE_MODE
+from registry.git.fsck import LONGEST_PATH, TREE_MODE, Entry
 from registry.git.introduce import Introduce
 from registry.git.packfile import COMMIT, KINDS, TAG, TREE
 from registry.git.snapshot import ZERO, visible
@@ -192,27 +192,37 @@ class Tips:
                     found.setdefault(path, sha.hex())
         return found
 
-    def _differing(self, tree: bytes | None, olds: list[bytes] | list[bytes | None], node: Node) -> Iterator[str]:
-        if tree in olds:
+    def _differing(self, tree: bytes | None, olds: Sequence[bytes | None], node: Node) -> Iterator[str]:
+        """Yield locked paths below a folder whose entries differ from those in every parent."""
+        names = self._changed(tree, olds, node)
+        if not names:
             return
-        mine = self._pick(tree, node)
-        theirs = [self._pick(old, node) for old in olds]
-        for name, below in node.items():
-            if name is None or isinstance(below, str):
-                continue
-            entry = mine.get(name)
-            was = [one.get(name) for one in theirs]
-            if entry in was or (entry is None and not was):
+        mine = self._pick(tree, names)
+        theirs = [self._pick(old, names) for old in olds]
+        for name in names:
+            below = node[name]
+            entry, was = mine.get(name), [one.get(name) for one in theirs]
+            if isinstance(below, str) or entry in was:
                 continue
             path = below.get(None)
             if isinstance(path, str):
                 yield path
             yield from self._differing(_folder(entry), [_folder(one) for one in was], below)
 
-    def _pick(self, tree: bytes | None, node: Node) -> dict[bytes, tuple[bytes, bytes]]:
-        if tree is None:
-            return {}
-        return {name: (mode, sha) for mode, name, sha in self._forest.entries(tree) if name in node}
+    def _changed(self, tree: bytes | None, olds: Sequence[bytes | None], node: Node) -> list[bytes]:
+        """Name what differs from each parent, by whole sets: most commits touch nothing that is locked."""
+        if tree in olds:
+            return []
+        mine = self._entries(tree)
+        changed = [mine ^ self._entries(old) for old in olds] or [mine]
+        names = set.intersection(*({name for _, name, _ in one} for one in changed))
+        return sorted(name for name in names if name in node)
+
+    def _entries(self, tree: bytes | None) -> frozenset[Entry]:
+        return frozenset() if tree is None else self._forest.entries(tree)
+
+    def _pick(self, tree: bytes | None, names: Sequence[bytes]) -> dict[bytes, tuple[bytes, bytes]]:
+        return {name: (mode, sha) for mode, name, sha in self._entries(tree) if name in names}
 
 
 def _folders(paths: Iterable[str]) -> Node:
