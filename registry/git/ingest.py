@@ -49,8 +49,8 @@ class Unpacked:
 def check(job: Job, *, bases: Bases | None = None) -> Verdict:
     """Check one push. Whatever the pack holds, this answers; only damage below and a full disk raise.
 
-    A thin pack is completed in place; index and sidecar are written beside the pack, fsynced. `bases` spares opening
-    the files of the manifest when the caller has them open.
+    A thin pack is completed in place; index and sidecar are written beside the pack; the store makes them durable.
+    `bases` spares opening the files of the manifest when the caller has them open.
     Raises: Damaged, OSError.
     """
     below = bases if bases is not None else Bases.open(job.bases)
