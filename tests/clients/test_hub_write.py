@@ -100,6 +100,7 @@ def test_repos_are_made_moved_set_up_and_deleted(hub: Visitor) -> None:
         out["gone"] = [api.repo_exists("ann/second"), api.repo_exists("ann/first")]
         api.delete_repo("ann/second", missing_ok=True)
         me = api.whoami()
+        out["overview"] = api.get_user_overview("ann").num_models
         out["me"] = [me["name"], me["type"], me["auth"]["accessToken"]["role"]]
         """
     )
@@ -114,6 +115,7 @@ def test_repos_are_made_moved_set_up_and_deleted(hub: Visitor) -> None:
     assert out["moved"] == ["ann/second", "ann/second"]
     assert out["clash"] == [409, "A model repository called ann/third already exists"]
     assert out["gone"] == [False, False]
+    assert out["overview"] >= 1
     assert out["me"] == ["ann", "user", "admin"]
 
 

@@ -33,3 +33,20 @@ def test_nobody_and_bad_tokens_are_401_without_a_code(hub, header):
 def test_what_this_server_does_not_have_is_a_plain_404(hub):
     assert hub.client.get("/api/agent-harnesses").status_code == 404
     assert hub.client.head("/api/telemetry/huggingface_hub/cli").status_code == 404
+
+
+def test_accounts_are_told_to_people_with_a_token(hub):
+    org = people.add_namespace(hub.database, "Lab", "org")
+    people.add_member(hub.database, org, 1, "admin")
+    people.add_repo(hub.database, "ann", "secret", visibility="private")
+    people.add_repo(hub.database, "ann", "data", kind="dataset")
+    ann = hub.ask("GET", "/api/users/ANN/overview", who="bob").json()
+    assert (ann["user"], ann["numModels"], ann["numDatasets"], ann["numSpaces"]) == ("ann", 1, 1, 0)
+    assert [one["name"] for one in ann["orgs"]] == ["Lab"]
+    lab = hub.ask("GET", "/api/organizations/lab/overview").json()
+    assert (lab["name"], lab["numUsers"], lab["numModels"]) == ("Lab", 1, 0)
+    [member] = hub.ask("GET", "/api/organizations/lab/members").json()
+    assert (member["user"], member["role"]) == ("ann", "admin")
+    for path in ("/api/users/lab/overview", "/api/organizations/ann/overview", "/api/users/none/overview"):
+        assert hub.ask("GET", path).status_code == 404
+        assert hub.ask("GET", path, who=None).status_code == 401
