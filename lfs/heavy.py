@@ -194,8 +194,8 @@ def serve(memory_bytes: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     threading.Thread(target=_die_with_parent, args=(requests.fileno(),), daemon=True).start()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_AS, memory_bytes)
     while True:
         try:
             request = _read_frame(requests)
@@ -232,9 +232,13 @@ def _confession(error: BaseException) -> bytes:
 
 def _limit_cpu(deadline: float) -> None:
     """Let the kernel end a job that burns more than twice its wall deadline over its threads."""
-    spent = time.process_time()
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(spent + 2 * deadline) + 1, hard))
+    _limit(resource.RLIMIT_CPU, int(time.process_time() + 2 * deadline) + 1)
+
+
+def _limit(kind: int, value: int) -> None:
+    """Set a soft limit, within the hard one that the server itself may run under."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def _die_with_parent(fd: int) -> None:

@@ -82,10 +82,15 @@ class LocalStore:
         path, final = self._path(source), self._path(key)
         if not path.exists():
             return self.stat(key)
+        size = self.stat(source).size
         with self._temporary() as temp:
-            with _told(source):
+            try:
                 os.link(path, temp)
-            self._publish(temp, final, path.stat().st_size)
+            except OSError:
+                # Some file systems have no hard links, others bound how many a file may have.
+                self.put(key, pieces(path), size)
+            else:
+                self._publish(temp, final, size)
         return self.stat(key)
 
     def parts(self, key: str) -> LocalParts:

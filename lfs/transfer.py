@@ -25,6 +25,9 @@ from lfs.store import PIECE, ObjectStore, Reader, Signed, Span
 
 T = TypeVar("T")
 
+# A body slower than this, averaged over the time that a transfer is patient, holds a slot that others need.
+FLOOR = 1024
+
 IMMUTABLE = "private, max-age=31536000, immutable"
 
 
@@ -45,11 +48,19 @@ class Transfer:
     """Moves bytes between a shelf and clients.
 
     `threads` bounds downloads that read at one moment, `upload_slots` uploads altogether; with `redirect` a client is
-    sent to the shelf itself when that can sign a URL.
+    sent to the shelf itself when that can sign a URL. An upload below 1 KiB/s over `patience` seconds is given up.
     """
 
-    def __init__(self, *, store: ObjectStore, threads: int = 40, upload_slots: int = 64, redirect: bool = True) -> None:
-        self._store, self._redirect = store, redirect
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        threads: int = 40,
+        upload_slots: int = 64,
+        redirect: bool = True,
+        patience: float = 30.0,
+    ) -> None:
+        self._store, self._redirect, self._patience = store, redirect, patience
         self._readers, self._writers = CapacityLimiter(threads), CapacityLimiter(upload_slots)
         self._slots = upload_slots
 
@@ -63,7 +74,7 @@ class Transfer:
     async def receive(self, receive: Receive, work: Callable[[Iterator[bytes]], T]) -> T:
         """Feed a request body to `work`, which runs on a worker thread, and return what it returns.
 
-        `work` gets pieces of about 1 MiB; when the client leaves, its iterator raises Interrupted.
+        `work` gets pieces of about 1 MiB; when the client leaves or stalls, its iterator raises Interrupted.
         Raises: Busy (all slots taken), Interrupted, and whatever `work` raises, at once.
         """
         if not self._slots:
@@ -79,7 +90,7 @@ class Transfer:
         task = asyncio.ensure_future(to_thread.run_sync(work, iter(feed), limiter=self._writers))
         task.add_done_callback(feed.stop)
         try:
-            await _pump(receive, feed)
+            await _pump(_paced(receive, self._patience), feed)
         finally:
             # After a whole body this is never reached by the thread; after anything else it must not wait for more.
             feed.put(Interrupted("The connection closed before the end of the body; send the object again."))
@@ -183,6 +194,29 @@ class _Feed:
                 raise piece
             yield piece
             self._loop.call_soon_threadsafe(self._room.release)
+
+
+def _paced(receive: Receive, patience: float) -> Receive:
+    """Wrap `receive` so that a client that stalls is an Interrupted; time that our own side takes does not count."""
+    loop = asyncio.get_running_loop()
+    waited, got = 0.0, 0
+
+    async def paced() -> Message:
+        nonlocal waited, got
+        began = loop.time()
+        try:
+            async with asyncio.timeout(patience):
+                message = await receive()
+        except TimeoutError as error:
+            raise Interrupted(f"No bytes came for {patience:g} seconds; send the object again.") from error
+        waited, got = waited + loop.time() - began, got + len(message.get("body", b""))
+        if waited >= patience:
+            if got < FLOOR * waited:
+                raise Interrupted(f"Fewer than {FLOOR} bytes a second came; send the object again.")
+            waited, got = 0.0, 0
+        return message
+
+    return paced
 
 
 async def _pump(receive: Receive, feed: _Feed) -> None:

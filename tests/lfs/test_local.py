@@ -192,6 +192,22 @@ def test_what_a_crash_left_is_swept_and_what_is_young_is_not(store: LocalStore, 
     assert files(folder) == []
 
 
+def test_a_copy_is_a_link_where_the_disk_has_links(
+    store: LocalStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    store.put(KEY, BODY, len(BODY))
+    linked = store.copy(KEY, "lfs/linked").path
+    monkeypatch.setattr(os, "link", refuse)
+    copied = store.copy(KEY, "lfs/copied").path
+    assert linked is not None
+    assert copied is not None
+    assert linked.stat().st_ino == (folder / KEY).stat().st_ino != copied.stat().st_ino
+    assert copied.read_bytes() == BODY
+
+
 def test_a_folder_is_no_object(store: LocalStore) -> None:
     store.put(KEY, BODY, len(BODY))
     with pytest.raises(Missing):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -13,9 +15,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 
-from lfs.errors import Damaged
+from lfs.errors import Damaged, Interrupted
 from lfs.store import PIECE, Reader, Signed, Span
 from lfs.transfer import Outgoing, Transfer
 from tests.contracts.memory_store import MemoryStore
@@ -131,6 +133,63 @@ def test_the_headers_of_the_caller_win(url: str) -> None:
     assert head.headers["x-extra"] == "here"
     assert head.headers["etag"] == '"tag"'
     assert head.headers.get_list("content-type") == ["text/plain"]
+
+
+@pytest.mark.parametrize("rate", [0, 500])
+def test_a_client_that_stalls_gives_its_slot_up(rate: int) -> None:
+    transfer = Transfer(store=MemoryStore(), upload_slots=1, patience=0.3)
+
+    async def main() -> list[str]:
+        started = asyncio.get_running_loop().time()
+
+        async def receive() -> Message:
+            if not rate:
+                await asyncio.Event().wait()
+            await asyncio.sleep(0.05)
+            return {"type": "http.request", "body": bytes(rate // 20), "more_body": True}
+
+        told = []
+        for _ in range(2):
+            try:
+                await transfer.receive(receive, lambda source: sum(map(len, source)))
+            except Interrupted as error:
+                told.append(error.message)
+        assert asyncio.get_running_loop().time() - started < 10
+        return told
+
+    assert len(asyncio.run(main())) == 2
+
+
+def test_a_slow_shelf_is_not_the_client_s_fault() -> None:
+    transfer = Transfer(store=MemoryStore(), patience=0.2)
+    left = [PIECE] * 8
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(left.pop()), "more_body": bool(left)}
+
+    def slowly(source: Iterator[bytes]) -> int:
+        return sum(len(piece) + int(threading.Event().wait(0.1)) for piece in source)
+
+    assert asyncio.run(transfer.receive(receive, slowly)) == 8 * PIECE
+
+
+def test_what_the_work_raises_ends_the_request_at_once() -> None:
+    transfer = Transfer(store=MemoryStore(), upload_slots=1)
+    asked = 0
+
+    async def receive() -> Message:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": bytes(PIECE), "more_body": True}
+
+    def refuse(source: Iterator[bytes]) -> None:
+        next(source)
+        raise Damaged("No more.")
+
+    for _ in range(2):
+        with pytest.raises(Damaged):
+            asyncio.run(transfer.receive(receive, refuse))
+    assert asked < 20
 
 
 def _wait(done) -> None:  # type: ignore[no-untyped-def]
