@@ -128,6 +128,14 @@ class Desk:
 
     def __init__(self, config: Config, shelves: Shelves, access: DoorAccess) -> None:
         self.heavy = Heavy(workers=config.heavy, memory_bytes=HEAVY_MEMORY, deadline=HEAVY_SECONDS)
+        self.builders = ThreadPoolExecutor(max_workers=2 * config.heavy, thread_name_prefix="fetch")
+        self.pushers = ThreadPoolExecutor(max_workers=_PUSHES, thread_name_prefix="push")
+        self.transfer = Transfer(
+            store=shelves.store,
+            threads=config.byte_threads,
+            upload_slots=config.upload_slots,
+            redirect=config.download == "redirect",
+        )
         self.views = Views(shelves.manifests)
         self.revisions = Revisions(
             repositories=shelves.repositories,
@@ -166,6 +174,20 @@ class Desk:
             quarantine=shelves.slot.quarantine,
         )
         self.repos = Repos(shelves.database, access, start=self.commits.start)
+        self.builders = ThreadPoolExecutor(max_workers=2 * config.heavy, thread_name_prefix="fetch")
+        self.pushers = ThreadPoolExecutor(max_workers=_PUSHES, thread_name_prefix="push")
+
+    def close(self) -> None:
+        """Finish the pushes that are being judged, and stop all other work."""
+        self.builders.shutdown(wait=False, cancel_futures=True)
+        self.pushers.shutdown()
+        self.heavy.close()
+
+    def close(self) -> None:
+        """Let running pushes end, drop fetches that are still being built, and stop the worker processes."""
+        self.builders.shutdown(wait=False, cancel_futures=True)
+        self.pushers.shutdown()
+        self.heavy.close()
 
     def _describe(self, kind: RepoType, repo_id: int, sha: str) -> Facts:
         manifest_version = self._repositories.snapshot(repo_id).manifest_version
@@ -190,8 +212,6 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
 
     access = DoorAccess(shelves.database, anonymous_read=config.anonymous_read, greet=greet)
     desk = Desk(config, shelves, access)
-    builders = ThreadPoolExecutor(max_workers=2 * config.heavy, thread_name_prefix="fetch")
-    pushers = ThreadPoolExecutor(max_workers=_PUSHES, thread_name_prefix="push")
     ops = OpsDoor(
         database=shelves.database,
         store=shelves.store,
@@ -201,18 +221,16 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
     )
     routes = [
         *ops.routes(),
-        *_lfs_routes(config, shelves, access, origins),
-        *_hub_routes(config, shelves, desk, Auth(access)),
-        *_git_routes(config, shelves, desk, Auth(access), builders, pushers),
+        *_lfs_routes(config, shelves, desk, access, origins),
+        *_hub_routes(shelves, desk, Auth(access)),
+        *_git_routes(config, shelves, desk, Auth(access)),
     ]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = config.threads
         yield
-        builders.shutdown(wait=False, cancel_futures=True)
-        pushers.shutdown()
-        desk.heavy.close()
+        desk.close()
         shelves.close()
 
     front = Middleware(Front, origins=origins, limits=limits, meter=meter)
@@ -238,7 +256,7 @@ def _cors(config: Config) -> list[Middleware]:
     ]
 
 
-def _lfs_routes(config: Config, shelves: Shelves, access: DoorAccess, origins: Origins) -> list[Route]:
+def _lfs_routes(config: Config, shelves: Shelves, desk: Desk, access: DoorAccess, origins: Origins) -> list[Route]:
     host = LfsHost(
         access=access,
         links=shelves.links,
@@ -249,14 +267,14 @@ def _lfs_routes(config: Config, shelves: Shelves, access: DoorAccess, origins: O
     door = LfsRoutes(
         host=host,
         store=shelves.store,
-        transfer=_transfer(config, shelves),
+        transfer=desk.transfer,
         max_file=config.max_file,
         render=Problems("lfs").render,
     )
     return _spoken("lfs", [door])
 
 
-def _hub_routes(config: Config, shelves: Shelves, desk: Desk, auth: Auth) -> list[Route]:
+def _hub_routes(shelves: Shelves, desk: Desk, auth: Auth) -> list[Route]:
     arrivals = Arrivals(auth=auth, revisions=desk.revisions)
     doors: list[Door] = [
         AccountDoor(auth=auth, profiles=Profiles(shelves.database)),
@@ -269,17 +287,15 @@ def _hub_routes(config: Config, shelves: Shelves, desk: Desk, auth: Auth) -> lis
         FileDoor(
             arrivals=arrivals,
             revisions=desk.revisions,
-            transfer=_transfer(config, shelves),
+            transfer=desk.transfer,
             held=shelves.links.object_key,
         ),
     ]
     return _spoken("hub", doors)
 
 
-def _git_routes(
-    config: Config, shelves: Shelves, desk: Desk, auth: Auth, builders: ThreadPoolExecutor, pushers: ThreadPoolExecutor
-) -> list[Route]:
-    responses = Responses(shelves.slot.answers, config.pack_cache // 4, builders, memory=32 * _MIB)
+def _git_routes(config: Config, shelves: Shelves, desk: Desk, auth: Auth) -> list[Route]:
+    responses = Responses(shelves.slot.answers, config.pack_cache // 4, desk.builders, memory=32 * _MIB)
     agent = f"weightroom/{version('weightroom')}"
     door = GitDoor(
         auth=auth,
@@ -290,22 +306,13 @@ def _git_routes(
             receiver=desk.receiver,
             quarantine=shelves.slot.quarantine,
             limits=_push_limits(config),
-            workers=pushers,
+            workers=desk.pushers,
             agent=agent,
             fsync=config.durable,
         ),
         threads=Threads(config.byte_threads),
     )
     return _spoken("git", [door])
-
-
-def _transfer(config: Config, shelves: Shelves) -> Transfer:
-    return Transfer(
-        store=shelves.store,
-        threads=config.byte_threads,
-        upload_slots=config.upload_slots,
-        redirect=config.download == "redirect",
-    )
 
 
 def _push_limits(config: Config) -> PushLimits:
