@@ -128,8 +128,6 @@ class Desk:
 
     def __init__(self, config: Config, shelves: Shelves, access: DoorAccess) -> None:
         self.heavy = Heavy(workers=config.heavy, memory_bytes=HEAVY_MEMORY, deadline=HEAVY_SECONDS)
-        self.builders = ThreadPoolExecutor(max_workers=2 * config.heavy, thread_name_prefix="fetch")
-        self.pushers = ThreadPoolExecutor(max_workers=_PUSHES, thread_name_prefix="push")
         self.transfer = Transfer(
             store=shelves.store,
             threads=config.byte_threads,
@@ -179,12 +177,6 @@ class Desk:
 
     def close(self) -> None:
         """Finish the pushes that are being judged, and stop all other work."""
-        self.builders.shutdown(wait=False, cancel_futures=True)
-        self.pushers.shutdown()
-        self.heavy.close()
-
-    def close(self) -> None:
-        """Let running pushes end, drop fetches that are still being built, and stop the worker processes."""
         self.builders.shutdown(wait=False, cancel_futures=True)
         self.pushers.shutdown()
         self.heavy.close()
