@@ -9,6 +9,7 @@ Its queues stay empty: their `put` may wait ten seconds, and a cancellation that
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,7 +89,7 @@ class Batcher:
         manager.output_router = _Router(listener)
         self._manager, self._listener = manager, listener
         self._step, self._loop = manager._generation_loop_body, manager._run_generation_loop
-        manager._generation_loop_body, manager._run_generation_loop = self._turn, self._run
+        manager._generation_loop_body = self._turn
         try:
             manager.warmup()
         except (MemoryError, ValueError) as error:
@@ -100,8 +101,11 @@ class Batcher:
         self.reserved = _reserved(manager.batch_processor)
 
     def start(self) -> None:
-        """Start the thread."""
-        self._manager.start()
+        """Start the thread, as a daemon: theirs is none, and would keep alive a process that ends by an exception."""
+        manager = self._manager
+        manager.background_thread_status.clear()
+        manager._generation_thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        manager._generation_thread.start()
 
     def wake(self) -> None:
         """Make an idle thread look for work; cheap, from any thread."""

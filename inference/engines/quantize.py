@@ -5,11 +5,15 @@ Only the linear layers shrink; `lm_head`, embeddings and norms keep their format
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from inference.engines.device import Device
 from inference.errors import ModelRefused
+
+log = logging.getLogger(__name__)
 
 Recipe = Literal["none", "int8", "int4"]
 RECIPES: tuple[Recipe, ...] = ("none", "int8", "int4")
@@ -34,6 +38,37 @@ def config(recipe: str, device: Device) -> Any:
     import transformers
 
     return transformers.QuantoConfig(weights=recipe)
+
+
+def prepare(recipe: str) -> None:
+    """Have the int4 unpacking ready before the first request, for which it would be compiled otherwise.
+
+    The compiled form is built once, into quanto's own folder, and needs a compiler; where that fails, a plain
+    torch form stands in, with equal numbers.
+    """
+    if recipe != "int4":
+        return
+    from optimum.quanto.library.extensions.extension import get_extension
+
+    extension = get_extension("quanto_cpp")
+    try:
+        _ = extension.lib
+    except Exception:
+        # The build fails in as many ways as there are machines: no compiler, no ninja, a folder that is read-only.
+        log.warning("int4 runs without its compiled unpacking, more slowly: it could not be built", exc_info=True)
+        unpack_in_torch(extension)
+
+
+def unpack_in_torch(extension: Any) -> None:
+    """Let quanto unpack with plain torch operations instead of its compiled extension."""
+    extension._lib = SimpleNamespace(unpack=_unpack)
+
+
+def _unpack(packed: Any, bits: int) -> Any:
+    """Spread bytes into numbers of `bits` bits: the lowest of every byte first, then the next of every byte."""
+    import torch
+
+    return torch.cat([(packed >> at) & ((1 << bits) - 1) for at in range(0, 8, bits)])
 
 
 def stored(tensor: Any) -> int:

@@ -19,6 +19,7 @@ def load(path: Path, device: Device, *, recipe: str = "none", pickle: bool = Fal
     import transformers
 
     settle(device)
+    quantize.prepare(recipe)
     transformers.utils.logging.disable_progress_bar()
     options: dict[str, Any] = {} if recipe == "none" else {"quantization_config": quantize.config(recipe, device)}
     model = transformers.AutoModelForCausalLM.from_pretrained(
