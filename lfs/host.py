@@ -121,9 +121,6 @@ class Host(Protocol):
         of this upload's object), QuotaExceeded.
         """
 
-    def later(self, kind: str, key: str, args: Mapping[str, object]) -> str:
-        """Queue background work and return its job id; one open job per (kind, key)."""
-
     def secret(self, kid: int) -> bytes | None:
         """Return the server secret: 0 is the one that signs, 1 the one before it, None when there is none."""
 

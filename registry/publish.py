@@ -86,16 +86,24 @@ class Publisher:
                     file.write(piece)
 
     def publish(
-        self, snapshot: Snapshot, origin: Origin, updates: Sequence[Update], verdict: Verdict, *, atomic: bool
+        self,
+        snapshot: Snapshot,
+        origin: Origin,
+        updates: Sequence[Update],
+        verdict: Verdict,
+        *,
+        atomic: bool,
+        all_asked: bool = True,
     ) -> dict[bytes, Refusal]:
         """Move refs and add the pack in one transaction; return the refs that lost their race.
 
-        With `atomic` one lost race undoes all, and every other ref is refused too.
+        With `atomic` one lost race undoes all, and every other ref is refused too. `all_asked` is False if the pack
+        also brings objects of refs that were refused before: they must not go out with a whole clone.
         Raises: Stale, RepoAbsent, Busy.
         """
         try:
             with self._db.write() as connection:
-                return self._publish(connection, snapshot, origin, updates, verdict, atomic)
+                return self._publish(connection, snapshot, origin, updates, verdict, atomic, all_asked)
         except _Lost as lost:
             return lost.refusals
 
@@ -107,6 +115,7 @@ class Publisher:
         updates: Sequence[Update],
         verdict: Verdict,
         atomic: bool,
+        all_asked: bool,
     ) -> dict[bytes, Refusal]:
         lock_repo(connection, snapshot.repo_id)
         row = self._still_valid(connection, snapshot, verdict)
@@ -118,7 +127,7 @@ class Publisher:
         if not moved:
             raise _Lost(refusals)
         self._record(connection, snapshot.repo_id, origin, moved, verdict)
-        self._advance(connection, snapshot.repo_id, moved, verdict, row, whole=whole)
+        self._advance(connection, snapshot.repo_id, moved, verdict, row, whole=whole and all_asked and not refusals)
         return refusals
 
     def _still_valid(self, connection: Connection, snapshot: Snapshot, verdict: Verdict) -> Any:

@@ -173,14 +173,21 @@ class Receiver:
             if moving:
                 if verdict.pack is not None:
                     self._publisher.keep(verdict.pack)
-                refusals |= self._moved(snapshot, origin, moving, verdict, atomic)
+                refusals |= self._moved(snapshot, origin, moving, verdict, atomic=atomic, all_asked=not refusals)
         return Outcome(asked, None, _together(asked, refusals) if atomic else refusals)
 
     def _moved(
-        self, snapshot: Snapshot, origin: Origin, moving: Sequence[Update], verdict: Verdict, atomic: bool
+        self,
+        snapshot: Snapshot,
+        origin: Origin,
+        moving: Sequence[Update],
+        verdict: Verdict,
+        *,
+        atomic: bool,
+        all_asked: bool,
     ) -> dict[bytes, Refusal]:
         try:
-            return self._publisher.publish(snapshot, origin, moving, verdict, atomic=atomic)
+            return self._publisher.publish(snapshot, origin, moving, verdict, atomic=atomic, all_asked=all_asked)
         except Stale:
             if verdict.pack is not None:
                 # The shelf may have adopted the file; the next attempt needs it where it was.

@@ -87,6 +87,13 @@ def test_history_that_only_grows_stays_one_closure(gate: Gate) -> None:
     assert gate.repositories.snapshot(1).closure_tips is None
 
 
+def test_objects_of_a_refused_ref_do_not_go_out_with_a_whole_clone(gate: Gate) -> None:
+    good, bad = gate.commit({"a.txt": b"good"}), gate.commit({"a.txt": b"bad"})
+    outcome = gate.push((MAIN, ZERO, good), (b"refs/weightroom/x", ZERO, bad))
+    assert outcome.results[MAIN] is None
+    assert gate.repositories.snapshot(1).closure_tips is None
+
+
 def test_several_refs_move_in_one_push_and_the_log_says_so(gate: Gate) -> None:
     sha = gate.commit({"a.txt": b"one"})
     gate.push((MAIN, ZERO, sha), (b"refs/heads/side", ZERO, sha), (b"refs/tags/v1", ZERO, sha))
