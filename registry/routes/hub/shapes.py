@@ -170,7 +170,7 @@ def _transformers(repo: RepoRow, facts: Facts) -> Json:
 def _base_models(repo: RepoRow, facts: Facts) -> Json:
     said = facts.card.get("base_model")
     names = [said] if isinstance(said, str) else said
-    if not names or not isinstance(names, list):
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names) or not names:
         return None
     relation = facts.card.get("base_model_relation") or "finetune"
     return {"relation": relation, "models": [{"id": name} for name in names]}
