@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
+from starlette.types import Lifespan
 
 from lfs.heavy import Heavy
 from lfs.routes import LfsRoutes
@@ -123,17 +124,31 @@ class Shelves:
         self.slot.close()
 
 
-class Desk:
-    """What acts on the shelves, for every door."""
+class Pools:
+    """Threads and processes of one server, each for its own kind of work."""
 
-    def __init__(self, config: Config, shelves: Shelves, access: DoorAccess) -> None:
+    def __init__(self, config: Config, store: ObjectStore) -> None:
         self.heavy = Heavy(workers=config.heavy, memory_bytes=HEAVY_MEMORY, deadline=HEAVY_SECONDS)
+        self.builders = ThreadPoolExecutor(max_workers=2 * config.heavy, thread_name_prefix="fetch")
+        self.pushers = ThreadPoolExecutor(max_workers=_PUSHES, thread_name_prefix="push")
         self.transfer = Transfer(
-            store=shelves.store,
+            store=store,
             threads=config.byte_threads,
             upload_slots=config.upload_slots,
             redirect=config.download == "redirect",
         )
+
+    def close(self) -> None:
+        """Finish the pushes that are being judged, and stop all other work."""
+        self.builders.shutdown(wait=False, cancel_futures=True)
+        self.pushers.shutdown()
+        self.heavy.close()
+
+
+class Desk:
+    """What acts on the shelves, for every door."""
+
+    def __init__(self, config: Config, shelves: Shelves, pools: Pools, access: DoorAccess) -> None:
         self.views = Views(shelves.manifests)
         self.revisions = Revisions(
             repositories=shelves.repositories,
@@ -145,7 +160,7 @@ class Desk:
         self.catalog = Catalog(shelves.database, describe=self._describe, anonymous_read=config.anonymous_read)
         self._repositories = shelves.repositories
         authors = Authors(shelves.database)
-        checks = Checks(manifests=shelves.manifests, packs=shelves.packs, heavy=self.heavy)
+        checks = Checks(manifests=shelves.manifests, packs=shelves.packs, heavy=pools.heavy)
         self.receiver = Receiver(
             repositories=shelves.repositories,
             policy=Policy(shelves.links, shelves.locks),
@@ -172,14 +187,6 @@ class Desk:
             quarantine=shelves.slot.quarantine,
         )
         self.repos = Repos(shelves.database, access, start=self.commits.start)
-        self.builders = ThreadPoolExecutor(max_workers=2 * config.heavy, thread_name_prefix="fetch")
-        self.pushers = ThreadPoolExecutor(max_workers=_PUSHES, thread_name_prefix="push")
-
-    def close(self) -> None:
-        """Finish the pushes that are being judged, and stop all other work."""
-        self.builders.shutdown(wait=False, cancel_futures=True)
-        self.pushers.shutdown()
-        self.heavy.close()
 
     def _describe(self, kind: RepoType, repo_id: int, sha: str) -> Facts:
         manifest_version = self._repositories.snapshot(repo_id).manifest_version
@@ -203,7 +210,8 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
             limits.know(fingerprint(token), actor.user_id)
 
     access = DoorAccess(shelves.database, anonymous_read=config.anonymous_read, greet=greet)
-    desk = Desk(config, shelves, access)
+    pools = Pools(config, shelves.store)
+    desk = Desk(config, shelves, pools, access)
     ops = OpsDoor(
         database=shelves.database,
         store=shelves.store,
@@ -213,23 +221,27 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
     )
     routes = [
         *ops.routes(),
-        *_lfs_routes(config, shelves, desk, access, origins),
-        *_hub_routes(shelves, desk, Auth(access)),
-        *_git_routes(config, shelves, desk, Auth(access)),
+        *_lfs_routes(config, shelves, pools, access, origins),
+        *_hub_routes(shelves, desk, pools, Auth(access)),
+        *_git_routes(config, shelves, desk, pools, Auth(access)),
     ]
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        to_thread.current_default_thread_limiter().total_tokens = config.threads
-        yield
-        desk.close()
-        shelves.close()
-
     front = Middleware(Front, origins=origins, limits=limits, meter=meter)
-    app = Starlette(routes=routes, middleware=[front, *_cors(config)], lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[front, *_cors(config)], lifespan=_lifespan(config, shelves, pools))
     # A redirect to the same path with a slash more or less costs clients their Authorization header.
     app.router.redirect_slashes = False
     return app
+
+
+def _lifespan(config: Config, shelves: Shelves, pools: Pools) -> Lifespan[Starlette]:
+    @contextlib.asynccontextmanager
+    async def run(app: Starlette) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = config.threads
+        yield
+        pools.close()
+        shelves.close()
+
+    return run
 
 
 def _cors(config: Config) -> list[Middleware]:
@@ -248,7 +260,7 @@ def _cors(config: Config) -> list[Middleware]:
     ]
 
 
-def _lfs_routes(config: Config, shelves: Shelves, desk: Desk, access: DoorAccess, origins: Origins) -> list[Route]:
+def _lfs_routes(config: Config, shelves: Shelves, pools: Pools, access: DoorAccess, origins: Origins) -> list[Route]:
     host = LfsHost(
         access=access,
         links=shelves.links,
@@ -259,14 +271,14 @@ def _lfs_routes(config: Config, shelves: Shelves, desk: Desk, access: DoorAccess
     door = LfsRoutes(
         host=host,
         store=shelves.store,
-        transfer=desk.transfer,
+        transfer=pools.transfer,
         max_file=config.max_file,
         render=Problems("lfs").render,
     )
     return _spoken("lfs", [door])
 
 
-def _hub_routes(shelves: Shelves, desk: Desk, auth: Auth) -> list[Route]:
+def _hub_routes(shelves: Shelves, desk: Desk, pools: Pools, auth: Auth) -> list[Route]:
     arrivals = Arrivals(auth=auth, revisions=desk.revisions)
     doors: list[Door] = [
         AccountDoor(auth=auth, profiles=Profiles(shelves.database)),
@@ -279,15 +291,15 @@ def _hub_routes(shelves: Shelves, desk: Desk, auth: Auth) -> list[Route]:
         FileDoor(
             arrivals=arrivals,
             revisions=desk.revisions,
-            transfer=desk.transfer,
+            transfer=pools.transfer,
             held=shelves.links.object_key,
         ),
     ]
     return _spoken("hub", doors)
 
 
-def _git_routes(config: Config, shelves: Shelves, desk: Desk, auth: Auth) -> list[Route]:
-    responses = Responses(shelves.slot.answers, config.pack_cache // 4, desk.builders, memory=32 * _MIB)
+def _git_routes(config: Config, shelves: Shelves, desk: Desk, pools: Pools, auth: Auth) -> list[Route]:
+    responses = Responses(shelves.slot.answers, config.pack_cache // 4, pools.builders, memory=32 * _MIB)
     agent = f"weightroom/{version('weightroom')}"
     door = GitDoor(
         auth=auth,
@@ -298,7 +310,7 @@ def _git_routes(config: Config, shelves: Shelves, desk: Desk, auth: Auth) -> lis
             receiver=desk.receiver,
             quarantine=shelves.slot.quarantine,
             limits=_push_limits(config),
-            workers=desk.pushers,
+            workers=pools.pushers,
             agent=agent,
             fsync=config.durable,
         ),
