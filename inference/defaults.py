@@ -16,7 +16,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 2.0),
     "top_p": (0.0, 1.0),
     "top_k": (0, 2**31 - 1),
-    "min_p": (0.0, 1.0),
+    "min_p": (0.0, 0.999),
     "repetition_penalty": (0.01, 10.0),
 }
 

@@ -80,7 +80,7 @@ def answer(compiled: Callable[[str], Template], line: bytes) -> dict[str, str]:
             if size > MAX_OUTPUT:
                 return {"error": f"the chat template rendered more than {MAX_OUTPUT} characters"}
             pieces.append(piece)
-        return {"text": "".join(pieces)}
+        return {"text": "".join(pieces).encode("utf-8", "replace").decode()}
     except Refused as refusal:
         return {"error": f"the chat template refused the messages: {str(refusal)[:500]}"}
     except MemoryError:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from inference.errors import InvalidRequest
 from inference.sampling import Numbers
@@ -17,6 +17,8 @@ from inference.sampling import Numbers
 MAX_STOPS = 16
 MAX_CHOICES = 16
 MAX_BIAS = 1024
+MAX_LOC = 8
+"""Steps from the body to the field that `param` names; a template's variables may nest deeper than is told."""
 
 
 class Shape(BaseModel):
@@ -36,6 +38,16 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _token_keys(asked: dict[str, float]) -> dict[str, float]:
+    for key in asked:
+        if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < 2**31):
+            raise InvalidRequest(f"logit_bias has the key {key[:20]!r}, which is not a token id.", param="logit_bias")
+    return asked
+
+
+Bias = Annotated[
+    dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIAS), AfterValidator(_token_keys)
+]
 Stops = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=1024)]] | None,
     Field(max_length=MAX_STOPS),
@@ -54,7 +66,7 @@ class Sampling(Shape):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stops = None
-    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIAS)] | None = None
+    logit_bias: Bias | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -71,10 +83,7 @@ class Sampling(Shape):
     user: Annotated[str, Field(max_length=512)] | None = None
 
     def numbers(self, defaults: Mapping[str, float], seed: int) -> Numbers:
-        """Merge the request's numbers over the revision's, and those over OpenAI's.
-
-        Raises: InvalidRequest: a key of `logit_bias` is not a token id.
-        """
+        """Merge the request's numbers over the revision's, and those over OpenAI's."""
         own = {
             name: value
             for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -90,7 +99,7 @@ class Sampling(Shape):
             frequency_penalty=self.frequency_penalty or 0.0,
             presence_penalty=self.presence_penalty or 0.0,
             seed=(self.seed if self.seed is not None else seed) % 2**63,
-            bias=_bias(self.logit_bias or {}),
+            bias=tuple((int(key), float(value)) for key, value in (self.logit_bias or {}).items()),
         )
 
     @property
@@ -102,13 +111,6 @@ class Sampling(Shape):
     def wants_usage(self) -> bool:
         """True if a stream ends with a chunk that counts tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
-
-
-def _bias(asked: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
-    for key in asked:
-        if not (key.isascii() and key.isdigit() and int(key) < 2**31):
-            raise InvalidRequest(f"logit_bias has the key {key!r:.40}, which is not a token id.", param="logit_bias")
-    return tuple((int(key), float(value)) for key, value in asked.items())
 
 
 Body = TypeVar("Body", bound=Shape)
@@ -126,6 +128,8 @@ def parse(body: bytes, shape: type[Body], refused: Mapping[str, str]) -> Body:
         raise InvalidRequest("The body is not JSON.", code="invalid_json") from None
     if not isinstance(asked, dict):
         raise InvalidRequest("The body is not a JSON object.", code="invalid_json")
+    if _has_half_characters(body, asked):
+        raise InvalidRequest("The body has half of a surrogate pair, which is no character.", code="invalid_json")
     for name, instead in refused.items():
         value = asked.pop(name, None)
         if value not in (None, False, [], {}, ""):
@@ -136,6 +140,19 @@ def parse(body: bytes, shape: type[Body], refused: Mapping[str, str]) -> Body:
         return shape.model_validate(asked)
     except ValidationError as error:
         raise _translated(error) from None
+
+
+def _has_half_characters(body: bytes, asked: object) -> bool:
+    """Find what JSON can write and Unicode cannot hold: tokenizers, logs and UTF-8 have no place for it."""
+    if b"\\ud" not in body.lower():
+        return False
+    try:
+        json.dumps(asked, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+    return False
 
 
 def _no_constant(name: str) -> None:
@@ -154,7 +171,7 @@ def _translated(error: ValidationError) -> InvalidRequest:
     problems.sort(key=lambda problem: problem["type"] == "extra_forbidden")
     first = problems[0]
     param = ""
-    for part in first["loc"]:
+    for part in first["loc"][:MAX_LOC]:
         if isinstance(part, int):
             param += f"[{part}]"
         elif not part.startswith("<") and part not in ("[key]",):

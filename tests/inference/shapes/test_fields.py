@@ -41,6 +41,8 @@ def _complete(**fields: object) -> CompletionRequest:
         ({"stop": ["a"] * 17}, "stop", "invalid_value"),
         ({"stop": ["a", 1]}, "stop[1]", "invalid_type"),
         ({"logit_bias": {"1": 101}}, "logit_bias.1", "invalid_value"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "invalid_value"),
         ({"frequency_penalty": -3}, "frequency_penalty", "invalid_value"),
         ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
@@ -139,7 +141,9 @@ def test_prompts_are_text_or_ids_or_lists_of_either(prompt: object, parsed: obje
     assert _complete(prompt=prompt).prompt == parsed
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": NaN}', b"[" * 200_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": NaN}', b"[" * 200_000, b'{"model": "\\ud800"}']
+)
 def test_what_is_no_json_object_is_invalid_json(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse(body, ChatRequest, chat.REFUSED)
