@@ -164,4 +164,5 @@ async def rung_within(bell: asyncio.Event, seconds: float) -> bool:
 
 
 def late() -> DeadlineExceeded:
+    """Say that the request's time is over."""
     return DeadlineExceeded("The request's deadline passed (its timeout, or WEIGHTROOM_DEADLINE).")
