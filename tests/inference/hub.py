@@ -16,6 +16,22 @@ from tests.inference.listening import listening
 
 LFS_FROM = 1000
 
+REPO = "acme/tiny"
+WEIGHTS = bytes(range(256)) * 400
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "tokenizer.json": b"{}",
+    "chat_template.jinja": b"{{ messages }}",
+    "model.safetensors": WEIGHTS,
+    "1_Pooling/config.json": b"{}",
+    "empty.txt": b"",
+    "README.md": b"# not wanted",
+    "pytorch_model.bin": b"\x80\x04pickle" * 300,
+    "modeling_evil.py": b"import os",
+    ".hidden/config.json": b"{}",
+    ".weightroom.json": b"forged",
+}
+
 
 def git_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
