@@ -32,6 +32,7 @@ Build = Callable[[Path, str, str], Engine]
 
 FAILED_SECONDS = 30.0
 """A load that failed is not tried again for this long; a refusal by policy holds for the life of the process."""
+SOON_SECONDS = 1.0
 CRASH_SECONDS = 60.0
 """A second crash of one commit's engine within this time leaves it failed for as long."""
 SETTLE_SECONDS = 3.0
@@ -278,9 +279,10 @@ class Pool:
             loaded.engine.close()
 
     def _fail(self, load: _Load, error: SidecarError) -> None:
-        """Remember why; a lack of room or of the registry may be over at the next request, so that is tried at once."""
+        """Remember why; a lack of room or of the registry may be over soon, so that is tried again soon."""
         now = self._clock()
-        wait = {ModelRefused: float("inf"), Overloaded: 0.0, Unavailable: 0.0}.get(type(error), FAILED_SECONDS)
+        passing = {ModelRefused: float("inf"), Overloaded: SOON_SECONDS, Unavailable: SOON_SECONDS}
+        wait = passing.get(type(error), FAILED_SECONDS)
         with self._changed:
             load.retry_at, load.error = now + wait, error
             failed = [sha for sha, one in self._loads.items() if one.error is not None]

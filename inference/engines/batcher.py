@@ -35,6 +35,14 @@ class Settings:
     """Tokens of a cache page; prefixes are shared by whole pages."""
     share_prefixes: bool = True
 
+    @classmethod
+    def of(cls, model: Any) -> Settings:
+        """Choose by where the model is: a GPU takes more at once, and far more of it when no mask is needed."""
+        if model.device.type != "cuda":
+            return cls()
+        is_flash = model.config.get_text_config()._attn_implementation.startswith("flash")
+        return cls(rows=256, batch_tokens=8192 if is_flash else 1024)
+
 
 class Listener(Protocol):
     """What the batcher tells, always from its own thread."""

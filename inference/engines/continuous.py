@@ -49,7 +49,7 @@ class ContinuousEngine:
 
         Raises: Overloaded (`model_capacity`: the cache does not fit in memory).
         """
-        settings = settings or Settings()
+        settings = settings or Settings.of(model)
         text = model.config.get_text_config()
         vocab = int(text.vocab_size)
         self._limit = settings.rows + settings.waiting

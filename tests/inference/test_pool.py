@@ -13,7 +13,7 @@ from inference.download import Resolved
 from inference.engine import Done, Engine, Info, Request, Sink, Stats, Ticket
 from inference.errors import EngineFailed, ModelAbsent, ModelRefused, Overloaded, SidecarError, Unavailable
 from inference.loaded import Lease
-from inference.pool import CRASH_SECONDS, FAILED_SECONDS, SETTLE_SECONDS, Pool
+from inference.pool import CRASH_SECONDS, FAILED_SECONDS, SETTLE_SECONDS, SOON_SECONDS, Pool
 from inference.sampling import Usage
 from tests.inference.echo import wait_until
 
@@ -260,14 +260,16 @@ def test_a_surprise_while_loading_is_told_without_its_inside_and_tried_again_lat
 
 
 @pytest.mark.parametrize("error", [Unavailable("away", code="registry_unavailable"), Overloaded("full")])
-def test_what_may_be_over_at_the_next_request_is_tried_at_the_next_request(
-    yard: Yard, make: MakePool, error: SidecarError
-) -> None:
+def test_what_may_be_over_soon_is_tried_again_soon(yard: Yard, make: MakePool, error: SidecarError) -> None:
     pool = make()
     yard.failing[FIRST] = error
-    with pytest.raises(type(error)):
-        pool.lease("acme/a")
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            pool.lease("acme/a")
+    # The failed tries of a burst of requests are one try.
+    assert len(yard.pinned_with) == 1
     yard.failing.clear()
+    yard.now += SOON_SECONDS
     pool.lease("acme/a").give_back()
 
 
@@ -292,6 +294,7 @@ def test_when_all_that_fits_is_in_use_the_newcomer_is_refused(yard: Yard, make: 
             pool.lease("acme/b")
         assert refused.value.code == "model_capacity"
         assert refused.value.retry_after
+    yard.now += SOON_SECONDS
     pool.lease("acme/b").give_back()
     assert _phases(pool) == {SECOND: "ready"}
 
