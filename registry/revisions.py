@@ -104,10 +104,8 @@ class Revisions:
 
     def find(self, at: Resolved, paths: Collection[str]) -> list[Entry]:
         """Find what lies at each of these paths; missing ones are left out."""
-        manifest = self.manifest(at)
         names = dict.fromkeys(path.strip("/").encode("utf-8", "surrogatepass") for path in paths)
-        found = (tree.find(manifest, at.commit, name) for name in names if name)
-        return [entry for entry in found if entry is not None]
+        return tree.find_all(self.manifest(at), at.commit, filter(None, names))
 
     def tree(self, at: Resolved, folder: str, *, recursive: bool, limit: int, after: bytes | None = None) -> tree.Page:
         """List a folder, or all below it, in pages; `after` is the last path of the page before.
@@ -142,13 +140,14 @@ class Revisions:
         return [history.commit(manifest, sha) for sha in chosen], history.length(found)
 
     def last_changes(self, at: Resolved, paths: Collection[bytes]) -> dict[bytes, Commit]:
-        """Tell which commit last changed each of these paths, which must exist."""
+        """Tell which commit last changed each of these paths, which must exist; too long a search leaves some out."""
         manifest = self.manifest(at)
         whole = self._changes.peek((at.repo_id, at.commit))
         if whole is None:
             whole = self._attributed(manifest, at, paths)
-        commits = {sha: history.commit(manifest, sha) for sha in {whole[path] for path in paths}}
-        return {path: commits[whole[path]] for path in paths}
+        known = {path: whole[path] for path in paths if path in whole}
+        commits = {sha: history.commit(manifest, sha) for sha in set(known.values())}
+        return {path: commits[sha] for path, sha in known.items()}
 
     def manifest(self, at: Resolved) -> Manifest:
         """Open the packs in which the commit was found, or newer ones that hold it too."""

@@ -19,6 +19,8 @@ from registry.git.packfile import COMMIT
 
 _PERSON = re.compile(rb"(?P<name>[^<]*?) ?<(?P<email>[^>]*)> (?P<time>-?\d+)")
 _ID = 20
+MOST_COMPARED = 20_000_000
+"""Tree entries that one search for last changes compares; a few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +85,29 @@ def length(log: bytes) -> int:
     return len(log) // _ID
 
 
-def last_changes(manifest: Manifest, tip: str, paths: Collection[bytes]) -> dict[bytes, str]:
+def last_changes(
+    manifest: Manifest, tip: str, paths: Collection[bytes], *, budget: int = MOST_COMPARED
+) -> dict[bytes, str]:
     """Tell for each of these paths of `tip` which commit brought its present content, as `git log -1 -- path` does.
 
     One walk for all paths: a commit hands a path on to the first parent that has the same entry there, and is its
-    last change if no parent has. Every path must exist in `tip`.
+    last change if no parent has. Every path must exist in `tip`. The walk ends after `budget` compared tree entries;
+    paths whose last change lies further back are then left out.
     Raises: RevisionAbsent, Damaged.
     """
     graph = manifest.graph
     start = a2b_hex(tip)
     if graph.node(start) is None:
         raise RevisionAbsent(f"no commit {tip}")
+    comparison = _Comparison(manifest, budget)
     open_paths = {start: set(paths)}
     heap = [(-graph.at(start).generation, start)]
     found: dict[bytes, str] = {}
-    while heap:
+    while heap and comparison.left > 0:
         id = heapq.heappop(heap)[1]
         mine = open_paths.pop(id)
         for parent in graph.at(id).parents:
-            changed = _differing(manifest, id, parent)
-            stay = {path for path in changed if path in mine}
+            stay = {path for path in comparison.differing(id, parent) if path in mine}
             if len(stay) == len(mine):
                 continue
             mine -= stay
@@ -113,27 +118,35 @@ def last_changes(manifest: Manifest, tip: str, paths: Collection[bytes]) -> dict
                 heapq.heappush(heap, (-graph.at(parent).generation, parent))
             mine = stay
         found |= dict.fromkeys(mine, id.hex())
-        if len(found) == len(paths):
-            break
     return found
 
 
-def _differing(manifest: Manifest, child: bytes, parent: bytes) -> Iterable[bytes]:
-    ours, theirs = _tree_of(manifest, child), _tree_of(manifest, parent)
-    return () if ours == theirs else _changed(manifest, ours, theirs, b"")
+class _Comparison:
+    """Compares trees of commits and counts what that costs."""
 
+    def __init__(self, manifest: Manifest, budget: int) -> None:
+        self._manifest = manifest
+        self.left = budget
 
-def _changed(manifest: Manifest, ours: bytes, theirs: bytes | None, prefix: bytes) -> Iterator[bytes]:
-    """Yield every path of `ours`, folders too, whose entry `theirs` lacks or has with other content."""
-    before = {} if theirs is None else {name: (mode, id) for name, mode, id in manifest.tree(theirs)}
-    for name, mode, id in manifest.tree(ours):
-        old = before.get(name)
-        if old == (mode, id):
-            continue
-        yield prefix + name
-        if S_ISDIR(mode):
-            old_tree = old[1] if old is not None and S_ISDIR(old[0]) else None
-            yield from _changed(manifest, id, old_tree, prefix + name + b"/")
+    def differing(self, child: bytes, parent: bytes) -> Iterable[bytes]:
+        """Yield every path of `child`, folders too, whose entry `parent` lacks or has with other content."""
+        self.left -= 1
+        graph = self._manifest.graph
+        ours, theirs = graph.at(child).row.tree, graph.at(parent).row.tree
+        return () if ours == theirs else self._changed(ours, theirs, b"")
+
+    def _changed(self, ours: bytes, theirs: bytes | None, prefix: bytes) -> Iterator[bytes]:
+        before = () if theirs is None else self._manifest.tree(theirs)
+        here = self._manifest.tree(ours)
+        self.left -= len(before) + len(here)
+        same = set(before)
+        folders = {name: id for name, mode, id in before if S_ISDIR(mode)}
+        for entry in here:
+            if entry not in same:
+                name, mode, id = entry
+                yield prefix + name
+                if S_ISDIR(mode):
+                    yield from self._changed(id, folders.get(name), prefix + name + b"/")
 
 
 def _newest_first(manifest: Manifest, tip: bytes) -> Iterator[bytes]:
@@ -153,10 +166,6 @@ def _newest_first(manifest: Manifest, tip: bytes) -> Iterator[bytes]:
                 seen.add(parent)
                 count += 1
                 heapq.heappush(heap, (-graph.at(parent).time, count, parent))
-
-
-def _tree_of(manifest: Manifest, id: bytes) -> bytes:
-    return manifest.graph.at(id).row.tree
 
 
 def _person(line: bytes) -> tuple[str, str, datetime]:

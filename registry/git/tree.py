@@ -7,7 +7,8 @@ end; the root is `b""`. Submodules are left out: their commits live elsewhere, a
 from __future__ import annotations
 
 from binascii import a2b_hex
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from stat import S_ISDIR
 
@@ -67,8 +68,25 @@ def find(manifest: Manifest, commit: str, path: bytes) -> Entry | None:
 
     Raises: RevisionAbsent (no such commit).
     """
-    found = _find(manifest, commit, path)
+    found = _find(manifest.tree, root(manifest, commit), path)
     return None if found is None else _stat(manifest, path, *found)
+
+
+def find_all(manifest: Manifest, commit: str, paths: Iterable[bytes]) -> list[Entry]:
+    """Find what lies at each of these paths, leaving out those where nothing does; each tree is parsed once.
+
+    Raises: RevisionAbsent (no such commit).
+    """
+    parsed: dict[bytes, tuple[TreeEntry, ...]] = {}
+
+    def read(id: bytes) -> tuple[TreeEntry, ...]:
+        if id not in parsed:
+            parsed[id] = manifest.tree(id)
+        return parsed[id]
+
+    top = root(manifest, commit)
+    found = ((path, _find(read, top, path)) for path in paths)
+    return [_stat(manifest, path, *place) for path, place in found if place is not None]
 
 
 def listing(
@@ -78,7 +96,7 @@ def listing(
 
     Raises: EntryAbsent (no such folder, or a file), BadBody (`after` is not in the folder), RevisionAbsent.
     """
-    found = _find(manifest, commit, folder)
+    found = _find(manifest.tree, root(manifest, commit), folder)
     if found is None or not S_ISDIR(found[0]):
         raise absent(commit, folder)
     prefix = folder + b"/" if folder else b""
@@ -121,16 +139,27 @@ def absent(commit: str, path: bytes) -> EntryAbsent:
     return EntryAbsent(f"Entry {path.decode('utf-8', 'replace')!r} does not exist on {commit}.", commit=commit)
 
 
-def _find(manifest: Manifest, commit: str, path: bytes) -> tuple[int, bytes] | None:
-    mode, id = 0o040000, root(manifest, commit)
+def _find(read: Callable[[bytes], Sequence[TreeEntry]], top: bytes, path: bytes) -> tuple[int, bytes] | None:
+    mode, id = 0o040000, top
     for name in path.split(b"/") if path else ():
-        if not S_ISDIR(mode):
+        found = _named(read(id), name) if S_ISDIR(mode) else None
+        if found is None or found[1] == GITLINK:
             return None
-        found = next(((mode, id) for entry, mode, id in manifest.tree(id) if entry == name), None)
-        if found is None or found[0] == GITLINK:
-            return None
-        mode, id = found
+        _, mode, id = found
     return mode, id
+
+
+def _named(entries: Sequence[TreeEntry], name: bytes) -> TreeEntry | None:
+    """Search a tree, in which folders are sorted as if their names ended with a slash."""
+    for key in (name, name + b"/"):
+        place = bisect_left(entries, key, key=_order)
+        if place < len(entries) and entries[place][0] == name:
+            return entries[place]
+    return None
+
+
+def _order(entry: TreeEntry) -> bytes:
+    return entry[0] + b"/" if S_ISDIR(entry[1]) else entry[0]
 
 
 def _walk(

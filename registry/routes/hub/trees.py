@@ -91,7 +91,7 @@ class TreeDoor:
         if not expand:
             return [shapes.entry(entry) for entry in entries]
         last = self._revisions.last_changes(at, [entry.path for entry in entries])
-        return [shapes.entry(entry, last[entry.path]) for entry in entries]
+        return [shapes.entry(entry, last.get(entry.path)) for entry in entries]
 
     def routes(self) -> list[Route]:
         """List the routes of this door."""

@@ -64,6 +64,18 @@ def test_a_folder_changes_with_what_it_holds(story: Story) -> None:
         assert found[path] == story.lines("log", "-1", "--format=%H", story.tip, "--", path.decode())[0]
 
 
+def test_a_search_that_grows_too_long_ends_and_is_right_as_far_as_it_came(story: Story) -> None:
+    paths = list(tree.names(story.manifest, story.tip, folders=True))
+    whole = history.last_changes(story.manifest, story.tip, paths)
+    sizes = []
+    for budget in (0, 50, 500, 5000, 10**9):
+        found = history.last_changes(story.manifest, story.tip, paths, budget=budget)
+        assert found.items() <= whole.items()
+        sizes.append(len(found))
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (0, len(paths))
+
+
 def test_a_commit_reads_as_git_shows_it(story: Story) -> None:
     found = history.commit(story.manifest, story.tip)
     shown = git(story.source, "show", "-s", "--format=%T%x00%P%x00%an%x00%ae%x00%at%x00%s", story.tip).decode()

@@ -127,6 +127,13 @@ def test_an_absent_path_names_the_commit_that_lacks_it(source: Source, path: byt
     assert caught.value.commit == source.tip
 
 
+def test_every_path_is_found_alone_and_together(source: Source) -> None:
+    whole = tree.listing(source.manifest, source.tip, b"", recursive=True, limit=1000).entries
+    assert [tree.find(source.manifest, source.tip, entry.path) for entry in whole] == list(whole)
+    paths = [b"nope", *(entry.path for entry in whole), b"a/nope", b"module"]
+    assert tree.find_all(source.manifest, source.tip, paths) == list(whole)
+
+
 def test_only_a_folder_can_be_listed(source: Source) -> None:
     for path in (b"README.md", b"nope"):
         with pytest.raises(EntryAbsent):
