@@ -43,7 +43,7 @@ _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lfs impor
 class Heavy:
     """A small pool of child processes for functions that may eat a core, a gigabyte, or never return.
 
-    `workers` children at most; `memory_bytes` caps each one's address space; `deadline` is in seconds, wall time.
+    `workers` children at most; `memory_bytes` caps what each allocates, mapped files apart; `deadline` is in wall seconds.
     Thread-safe. Children start when first needed and stay warm.
     """
 
@@ -195,7 +195,8 @@ def serve(memory_bytes: int) -> None:
     os.dup2(2, 1)
     threading.Thread(target=_die_with_parent, args=(requests.fileno(),), daemon=True).start()
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, memory_bytes)
+    # Data, not address space: mapped packs count in the latter, and a repo of any size may be mapped.
+    _limit(resource.RLIMIT_DATA, memory_bytes)
     while True:
         try:
             request = _read_frame(requests)

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from registry.db import Database, lock_repo, now
-from registry.errors import Damaged, DigestMismatch, ObjectAbsent, SizeMismatch
+from registry.errors import Busy, Damaged, DigestMismatch, ObjectAbsent, SizeMismatch
 from registry.tables.objects import lfs_links, lfs_objects, lfs_uploads
 from registry.tables.repos import repos
 
@@ -31,17 +31,33 @@ ObjectState = Literal["stored", "condemned", "deleting", "damaged"]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An object linked to a repo: `size` in bytes, `key` in the store. Only a `stored` one may be served."""
+    """An object that a repo may serve: `size` in bytes, `key` in the store."""
 
     oid: str
     size: int
     key: str
-    state: ObjectState = "stored"
 
 
-_LINKED = sa.select(
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An object that the store knows: bytes, key, state, and whether the repo that asked has a link to it."""
+
+    size: int
+    key: str
+    state: ObjectState
+    linked: bool
+
+
+_LINKED = sa.select(lfs_objects.c.oid, lfs_objects.c.size, lfs_objects.c.key).select_from(
+    lfs_links.join(lfs_objects, lfs_objects.c.oid == lfs_links.c.oid)
+)
+_KNOWN = sa.select(
     lfs_objects.c.oid, lfs_objects.c.size, lfs_objects.c.key, lfs_objects.c.state, lfs_links.c.seen_at
-).select_from(lfs_links.join(lfs_objects, lfs_objects.c.oid == lfs_links.c.oid))
+).select_from(
+    lfs_objects.outerjoin(
+        lfs_links, sa.and_(lfs_links.c.oid == lfs_objects.c.oid, lfs_links.c.repo_id == sa.bindparam("repo"))
+    )
+)
 
 
 class Links:
@@ -64,19 +80,19 @@ class Links:
         """Return where one object of this repo lies, or None."""
         return self.find(repo_id, [oid]).get(oid)
 
-    def look(self, repo_id: int, oids: Collection[str]) -> dict[str, Held]:
-        """Return every object of these oids that is linked here, whatever its state, for an answer to a batch.
+    def look(self, repo_id: int, oids: Collection[str]) -> dict[str, Known]:
+        """Return every object of these oids that the store knows, linked here or not, whatever its state.
 
         Notes, at most daily, that the links were seen: that keeps an upload whose commit is still to come.
         """
         moment = self._clock()
         stale: list[str] = []
-        found: dict[str, Held] = {}
+        found: dict[str, Known] = {}
         with self._db.read() as connection:
             for part in _parts(oids):
-                for row in connection.execute(_LINKED.where(lfs_links.c.repo_id == repo_id, lfs_links.c.oid.in_(part))):
-                    found[row.oid] = Held(row.oid, row.size, row.key, row.state)
-                    if row.seen_at < moment - _SEEN_EVERY:
+                for row in connection.execute(_KNOWN.where(lfs_objects.c.oid.in_(part)), {"repo": repo_id}):
+                    found[row.oid] = Known(row.size, row.key, row.state, row.seen_at is not None)
+                    if row.seen_at is not None and row.seen_at < moment - _SEEN_EVERY:
                         stale.append(row.oid)
         if stale:
             with self._db.write() as connection:
@@ -115,9 +131,9 @@ class Links:
     def finish(self, upload_id: str, key: str, oid: str, size: int) -> None:
         """Record that the bytes of an upload are proven and lie at `key`: object row, link row, usage, upload done.
 
-        One transaction; repeating it after success is success.
-        Raises: ObjectAbsent (no such upload), DigestMismatch, SizeMismatch (the proof is of another object), Damaged
-        (the oid is known with another size).
+        One transaction; repeating it after success is success, and heals an object that was damaged since.
+        Raises: ObjectAbsent (no such upload), Busy (the object is being deleted), DigestMismatch or SizeMismatch (the
+        proof is of another object), Damaged (the oid is known with another size).
         """
         with self._db.write() as connection:
             row = connection.execute(sa.select(lfs_uploads).where(lfs_uploads.c.id == upload_id)).first()
@@ -127,7 +143,7 @@ class Links:
                 raise DigestMismatch(f"This upload is for LFS object {row.oid}, not {oid}.")
             if row.size != size:
                 raise SizeMismatch(f"LFS object {oid} was announced with {row.size} bytes, not {size}.")
-            if row.state == "done":
+            if row.state == "done" and find_in(connection, row.repo_id, [oid]):
                 return
             lock_repo(connection, row.repo_id)
             self._store(connection, row.oid, row.size, key)
@@ -143,6 +159,8 @@ class Links:
         row = connection.execute(sa.select(lfs_objects).where(lfs_objects.c.oid == oid)).one()
         if row.size != size:
             raise Damaged(f"LFS object {oid} is recorded with {row.size} bytes, not {size}; run `weightroom fsck`.")
+        if row.state == "deleting":
+            raise Busy("This object is being removed at this moment; send it again in a few seconds.")
         if row.state != "stored":
             # Condemned or damaged: the bytes that were proven just now take its place.
             again = sa.update(lfs_objects).where(lfs_objects.c.oid == oid)

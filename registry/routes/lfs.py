@@ -49,10 +49,10 @@ class LfsHost:
         return Leave(visit.repo.id, actor.user_id or 0, actor.name, visit.may("write"), visit.may("admin"))
 
     def look(self, repo_id: int, oids: Sequence[str]) -> Mapping[str, Held]:
-        """Say what this repo holds of these oids; bytes that only other repos hold are left out."""
+        """Say what is held of these oids; what only other repos hold is there as not linked."""
         with _translated():
             found = self._links.look(repo_id, oids)
-        return {oid: Held(held.size, held.key, held.state, True) for oid, held in found.items()}
+        return {oid: Held(known.size, known.key, known.state, known.linked) for oid, known in found.items()}
 
     def begin(
         self, repo_id: int, actor_id: int, objects: Sequence[Wanted], mode: UploadMode = "proxy"

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry.db import Database
-from registry.errors import DigestMismatch, ObjectAbsent, SizeMismatch
+from registry.errors import Busy, DigestMismatch, ObjectAbsent, SizeMismatch
 from registry.links import Links
 from registry.tables.objects import lfs_links, lfs_objects
 from registry.tables.repos import repos
@@ -81,6 +81,37 @@ def test_a_new_proof_brings_an_object_back(links: Links, database: Database, sta
     assert links.look(1, [OID])[OID].state == state
     _link(links, 1)
     assert links.held(1, [OID]) == {OID: 7}
+
+
+def test_a_look_tells_the_state_of_objects_that_only_others_hold(links: Links, database: Database) -> None:
+    _link(links, 1)
+    with database.write() as connection:
+        connection.execute(sa.update(lfs_objects).values(state="damaged"))
+    known = links.look(2, [OID, OTHER])
+    assert set(known) == {OID}
+    assert (known[OID].state, known[OID].linked) == ("damaged", False)
+    assert links.look(1, [OID])[OID].linked
+
+
+def test_an_object_on_its_way_out_takes_no_link(links: Links, database: Database) -> None:
+    _link(links, 1)
+    upload = links.begin(2, 1, [(OID, 7)])[OID]
+    with database.write() as connection:
+        connection.execute(sa.update(lfs_objects).values(state="deleting"))
+    with pytest.raises(Busy):
+        links.finish(upload, "key", OID, 7)
+    assert not links.look(2, [OID])[OID].linked
+
+
+def test_finishing_again_heals_what_was_damaged_since(links: Links, database: Database) -> None:
+    upload = links.begin(1, 1, [(OID, 7)])[OID]
+    links.finish(upload, "first", OID, 7)
+    with database.write() as connection:
+        connection.execute(sa.update(lfs_objects).values(state="damaged"))
+    links.finish(upload, "second", OID, 7)
+    held = links.object_key(1, OID)
+    assert held is not None
+    assert held.key == "second"
 
 
 def test_a_batch_answer_keeps_a_link_fresh_once_a_day(links: Links, database: Database) -> None:
