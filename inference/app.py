@@ -122,9 +122,10 @@ def _load(lines: Lines, pool: Pool) -> Load:
     return Load(queued, running, sum(state.bytes for state in pool.states()))
 
 
-def build(config: Config, visits: Visits) -> Starlette:
+def build(config: Config, visits: Visits | None = None) -> Starlette:
     """Wire a sidecar: registry → checkouts → pool → doors. Pinned models begin to load; nothing else is asked yet.
 
+    visits: given by a server that drains them when it is told to stop.
     Raises: ValueError: the device that was asked for is not there.
     """
     device = resolve(config.device, config.dtype)
@@ -157,7 +158,7 @@ def build(config: Config, visits: Visits) -> Starlette:
     return assemble(
         pool=pool,
         keys=_keys(config, origin),
-        visits=visits,
+        visits=visits or Visits(),
         origin=origin,
         find=checkouts.resolve,
         pinned=config.models,
