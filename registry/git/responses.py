@@ -10,6 +10,7 @@ nobody else. A build that nobody follows any more is stopped.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import threading
@@ -21,6 +22,8 @@ from typing import BinaryIO
 
 from registry.git.pkt import BLOCK
 from registry.git.recent import Recent
+
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 5.0
 Build = Callable[[], Iterator[bytes]]
@@ -51,7 +54,7 @@ class Responses:
     def stream(self, key: str, build: Build) -> Iterator[bytes]:
         """Yield the answer for a key in blocks; an empty block each time nothing came for 5 s.
 
-        Raises: what `build` raises, also to those who only follow.
+        Raises: what `build` raises, also to those who only follow. `build` must give the same bytes each time.
         """
         small = self._small.get(key)
         if small is not None:
@@ -64,7 +67,7 @@ class Responses:
                 flight = self._begin(key, build)
             if flight is not None:
                 flight.readers += 1
-        yield from self._follow(key, flight) if flight else _read(file)
+        yield from self._follow(key, flight, build) if flight else _read(file)
 
     def _begin(self, key: str, build: Build) -> _Flight:
         flight = self._flights[key] = _Flight()
@@ -99,12 +102,16 @@ class Responses:
             self._sizes[key] = flight.size
             self._evict()
 
-    def _follow(self, key: str, flight: _Flight) -> Iterator[bytes]:
+    def _follow(self, key: str, flight: _Flight, build: Build) -> Iterator[bytes]:
         at = 0
         try:
             while (block := flight.read(at)) is not None:
                 at += len(block)
                 yield block
+        except OSError as error:
+            # A full disk must not stop reads: a build gives the same bytes again, so go on without keeping them.
+            log.warning("an answer cannot be kept and is built for one reader alone: %s", error)
+            yield from _beyond(build(), at)
         finally:
             with self._lock:
                 flight.readers -= 1
@@ -131,7 +138,12 @@ class Responses:
         if key not in self._sizes:
             return None
         self._sizes.move_to_end(key)
-        return (self._folder / key).open("rb")
+        try:
+            return (self._folder / key).open("rb")
+        except FileNotFoundError:
+            # Somebody emptied the folder: build again.
+            del self._sizes[key]
+            return None
 
     def _evict(self) -> None:
         used = sum(self._sizes.values())
@@ -218,6 +230,14 @@ class _Flight:
         if file is None:
             return b"".join(blocks)[at:]
         return os.pread(file.fileno(), min(BLOCK, size - at), at)
+
+
+def _beyond(blocks: Iterator[bytes], at: int) -> Iterator[bytes]:
+    """Leave out the first `at` bytes."""
+    for block in blocks:
+        if at < len(block):
+            yield block[at:]
+        at = max(0, at - len(block))
 
 
 def _read(file: BinaryIO | None) -> Iterator[bytes]:

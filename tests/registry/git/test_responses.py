@@ -82,6 +82,14 @@ def test_a_failed_build_is_told_to_everybody_and_kept_by_nobody(tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_takes_nothing_stops_no_reader(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    made = Responses(tmp_path / "taken" / "folder", 1 << 30, pool)
+    blocks = [bytes([n]) * 300_000 for n in range(12)]
+    for _ in range(2):
+        assert whole(made.stream(KEY, lambda: iter(blocks))) == b"".join(blocks)
+
+
 def test_a_build_without_readers_stops_and_leaves_nothing(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     made = Responses(tmp_path, 1 << 30, pool)
     stopped = threading.Event()

@@ -64,11 +64,33 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         )
 
 
-WORDS = st.sampled_from(
-    ["command=fetch", "command=ls-refs", "command=object-info", "agent=x", "want", "have", "done", "deepen 1",
-     "deepen x", "deepen-since 5", "deepen-not main", "filter blob:none", "filter x", "shallow", "symrefs", "peel", "size", "oid",
-     "ref-prefix refs/", "want-ref HEAD", "sideband-all", "wait-for-done", "thin-pack", "object-format=sha1"]
-)  # fmt: skip
+LINES = """
+command=fetch
+command=ls-refs
+command=object-info
+agent=x
+want
+have
+done
+deepen 1
+deepen x
+deepen-since 5
+deepen-not main
+filter blob:none
+filter x
+shallow
+symrefs
+peel
+size
+oid
+ref-prefix refs/
+want-ref HEAD
+sideband-all
+wait-for-done
+thin-pack
+object-format=sha1
+"""
+WORDS = st.sampled_from(LINES.strip().splitlines())
 
 
 @given(data=st.data())
