@@ -17,6 +17,9 @@ from registry.git.filenames import Severity
 from registry.git.spool import Spool
 from registry.names import is_oid, is_sha, is_sha_prefix
 
+# Deletions may name what older rules let in, within reason.
+_LONGEST = 64 << 10
+
 Portable = Literal["refuse", "warn", "off"]
 
 
@@ -101,7 +104,7 @@ class Draft:
         self._count()
         if size > self._limits.file:
             raise TooLarge(
-                f"{path!r} has {size} bytes; more than {self._limits.file} belong to LFS (WEIGHTROOM_MAX_BLOB)."
+                f"{path[:200]!r} has {size} bytes; more than {self._limits.file} belong to LFS (WEIGHTROOM_MAX_BLOB)."
             )
         if self.spool.inflated + size > self._limits.inline:
             raise TooLarge(
@@ -133,9 +136,9 @@ class Draft:
         try:
             encoded = trimmed.encode()
         except UnicodeEncodeError as error:
-            raise BadPath(f"{path!r} is not a path: it is not valid Unicode.") from error
-        if not encoded:
-            raise BadPath(f"{path!r} is not a path of a file or folder.")
+            raise BadPath(f"{path[:200]!r} is not a path: it is not valid Unicode.") from error
+        if not encoded or len(encoded) > _LONGEST:
+            raise BadPath(f"{path[:200]!r} is not a path of a file or folder.")
         self.operations.append(Delete(encoded))
 
     def _count(self) -> None:
@@ -143,6 +146,9 @@ class Draft:
             raise TooLarge(f"A commit is limited to {self._limits.operations} operations: split it into several.")
 
     def _path(self, path: str) -> bytes:
+        if len(path) > fsck.LONGEST_PATH:
+            # Before anything looks into it: a line may hold a path of many millions of parts.
+            raise BadPath(f"A path of more than {fsck.LONGEST_PATH} bytes is not allowed.")
         refused = (Severity.REFUSE, Severity.PORTABLE) if self._portable == "refuse" else (Severity.REFUSE,)
         for finding in fsck.check_path(path):
             if finding.severity in refused:

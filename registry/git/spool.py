@@ -23,7 +23,7 @@ from registry.git.packfile import BLOB, KINDS
 
 _BLOCK = 1 << 20
 # Larger blobs are rarely text: the fast level costs them little and saves most of the time.
-_FAST_ABOVE = 1 << 20
+_FAST_ABOVE = 256 << 10
 
 
 class Spool:

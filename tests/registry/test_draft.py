@@ -74,3 +74,12 @@ def test_garbage_is_refused_in_our_words(tmp_path_factory, path, oid, size):
             made.delete(path)
         except BadPath:
             pass
+
+
+@pytest.mark.timeout(20)
+def test_a_path_of_millions_of_parts_costs_nothing(tmp_path):
+    path = "a/" * 20_000_000
+    with draft(tmp_path) as made:
+        for act in (lambda: made.file(path, 0, []), lambda: made.large_file(path, OID, 1), lambda: made.delete(path)):
+            with pytest.raises(BadPath):
+                act()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.attributes import Attributes
-from registry.errors import RevisionAbsent
+from registry.errors import BadPath, RevisionAbsent, TooLarge
 from registry.preupload import LARGE, LARGE_BINARY, Announced, goes_to_lfs, is_binary
 from tests.registry.writing import BY_ANN, Writing
 
@@ -50,3 +50,17 @@ def test_rules_of_the_revision_count(database, tmp_path):
     assert [one.lfs for one in found] == [False, False]
     with pytest.raises(RevisionAbsent):
         desk.preupload.sort(desk.visit(), "nothing", files)
+
+
+def test_rules_and_paths_beyond_reason_are_refused(database, tmp_path):
+    desk = Writing(database, tmp_path)
+    line = b"*a" * 100 + b"*b filter=lfs\n"
+    desk.commit(("put", "slow/.gitattributes", line * 1000), ("put", "big/.gitignore", b"x\n" * (1 << 20)))
+    desk.commit(("put", "big/sub/.gitignore", b"y\n"))
+    with pytest.raises(TooLarge, match="complicated patterns"):
+        desk.preupload.sort(desk.visit(), "main", [Announced("slow/" + "a" * 250, 5, b"text")] * 50)
+    with pytest.raises(TooLarge, match="shorten them"):
+        desk.preupload.sort(desk.visit(), "main", [Announced("big/sub/x", 5, b"text")])
+    for path in ("a" * 4097, "a/" * 200 + "x"):
+        with pytest.raises(BadPath):
+            desk.preupload.sort(desk.visit(), "main", [Announced(path, 5, b"text")])
