@@ -43,7 +43,7 @@ _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lfs impor
 class Heavy:
     """A small pool of child processes for functions that may eat a core, a gigabyte, or never return.
 
-    `workers` children at most; `memory_bytes` caps what each allocates, mapped files apart; `deadline` is in wall seconds.
+    `workers` children at most; `memory_bytes` caps what each allocates, mapped files apart; `deadline` in wall seconds.
     Thread-safe. Children start when first needed and stay warm.
     """
 
