@@ -17,7 +17,7 @@ from importlib.metadata import version
 
 from starlette.applications import Starlette
 
-from lfs.errors import BadStorage, LfsError
+from lfs.errors import BadStorage, LfsError, Unavailable
 from registry import demo, logs, schema, serving
 from registry.accounts import Accounts
 from registry.app import Shelves, build
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("wrong settings:\n  " + "\n  ".join(error.problems), USAGE)
     except (BadBody, BadStorage, NotMigrated) as error:
         return _failed(str(error), USAGE)
-    except (Busy, serving.PortTaken) as error:
+    except (Busy, Unavailable, serving.PortTaken) as error:
         return _failed(str(error), AGAIN)
     except (RegistryError, LfsError) as error:
         return _failed(error.message, REFUSED)
@@ -92,13 +92,18 @@ def _furnished(config: Config) -> str | None:
     """
     database = _opened(config)
     try:
-        if config.embedded:
-            schema.migrate(database)
-        elif (at := schema.current(database)) != schema.head():
-            raise NotMigrated(f"the database is at revision {at}, not {schema.head()}; run `weightroom migrate`")
+        _settle(config, database)
         return Accounts(database).first_admin()
     finally:
         database.dispose()
+
+
+def _settle(config: Config, database: Database) -> None:
+    """Migrate an embedded database; look whether a shared one is migrated. Raises: NotMigrated."""
+    if config.embedded:
+        schema.migrate(database)
+    elif (at := schema.current(database)) != schema.head():
+        raise NotMigrated(f"the database is at revision {at}, not {schema.head()}; run `weightroom migrate`")
 
 
 def application() -> Starlette:
@@ -161,6 +166,7 @@ def doctor(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except ConfigError as error:
         findings = [Finding("settings", "setting", problem.partition(":")[0], problem) for problem in error.problems]
         return _report(findings, as_json=asked.json)
+    _opened(config).dispose()
     shelves = Shelves(config)
     try:
         examined = Doctor(
@@ -177,8 +183,11 @@ def doctor(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def fsck(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Check rows against bytes."""
-    shelves = Shelves(Config.from_environ(environ))
+    config = Config.from_environ(environ)
+    _opened(config).dispose()
+    shelves = Shelves(config)
     try:
+        _settle(config, shelves.database)
         checked = Fsck(
             database=shelves.database,
             store=shelves.store,
@@ -216,8 +225,11 @@ class _Accounts:
 
     def __enter__(self) -> Accounts:
         self._database = _opened(self._config)
-        if self._config.embedded:
-            schema.migrate(self._database)
+        try:
+            _settle(self._config, self._database)
+        except BaseException:
+            self._database.dispose()
+            raise
         return Accounts(self._database)
 
     def __exit__(self, *error: object) -> None:

@@ -149,6 +149,9 @@ def test_a_server_on_postgres_never_migrates_by_itself(tmp_path: Path, capfd: py
     with postgres.fresh_database(postgres.server()) as url:
         assert cli.main(["serve", "--no-sidecar", "--database", url]) == 2
         assert "weightroom migrate" in capfd.readouterr().err
+        for command in (["user", "create", "ann"], ["fsck"]):
+            assert cli.main([*command, "--database", url]) == 2
+            assert "weightroom migrate" in capfd.readouterr().err
         assert cli.main(["migrate", "--database", url]) == 0
         assert f"empty → {schema.head()}" in capfd.readouterr().out
         assert cli.main(["user", "create", "ann", "--database", url]) == 0
@@ -240,5 +243,12 @@ def test_doctor_names_wrong_settings_and_an_old_schema(
 
 def test_a_folder_that_cannot_be_made_is_a_wrong_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert cli.main(["migrate", "--data", str(tmp_path / "file" / "data")]) == 2
-    assert "WEIGHTROOM_DATA" in capsys.readouterr().err
+    for command in ("migrate", "fsck", "serve"):
+        assert cli.main([command, "--data", str(tmp_path / "file" / "data")]) == 2
+        assert "wrong settings" in capsys.readouterr().err
+
+
+def test_a_database_that_does_not_answer_is_a_reason_to_try_again(capsys: pytest.CaptureFixture[str]) -> None:
+    absent = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+    assert cli.main(["migrate", "--database", absent]) == 75
+    assert "try again" in capsys.readouterr().err
