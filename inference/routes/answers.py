@@ -98,7 +98,7 @@ async def collect(started: Started) -> Plain:
     return started.writer.whole(deltas, started.run.usage)
 
 
-async def events(started: Started) -> AsyncGenerator[bytes]:
+async def events(started: Started, silence: float = sse.SILENCE) -> AsyncGenerator[bytes]:
     """Write a stream; after its first byte an error is an event, and the end without `[DONE]` is its mark."""
     writer, run = started.writer, started.run
     # With a chunk for usage at the end, all others say that they have none.
@@ -109,7 +109,7 @@ async def events(started: Started) -> AsyncGenerator[bytes]:
             left = started.until - time.monotonic()
             if left <= 0:
                 raise late()
-            rung = await rung_within(started.bell, min(left, sse.SILENCE))
+            rung = await rung_within(started.bell, min(left, silence))
             deltas = _taken(started)
             if deltas:
                 yield sse.data(*({**chunk, **unused} for delta in deltas for chunk in writer.chunk(delta)))
