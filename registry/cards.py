@@ -24,6 +24,8 @@ MOST_CONFIG = 1 << 20
 """Bytes of a config.json that is still read."""
 _LONGEST_TAG = 128
 _MOST_TAGS = 400
+_MOST_VALUE = 8 << 10
+_LONGEST_TITLE = 200
 _KEPT_CONFIG = ("architectures", "model_type", "auto_map", "quantization_config")
 _ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})|\barxiv:\s?(\d{4}\.\d{4,5})", re.IGNORECASE)
 _FORMATS = {
@@ -111,7 +113,8 @@ def describe(
     library = _word(card.get("library_name")) or _library(paths, config)
     task = _word(card.get("pipeline_tag")) or _task(library, config)
     tags = _model_tags(card, paths, library, task, config)
-    kept = {key: config[key] for key in _KEPT_CONFIG if key in config}
+    # Listings read every row's config, so no value of it may be large.
+    kept = {key: config[key] for key in _KEPT_CONFIG if key in config and len(json.dumps(config[key])) <= _MOST_VALUE}
     return Facts(card, kept, dict(tensors), library[:64], task[:64], _tidy([*tags, *_arxiv(prose), *_closing(card)]))
 
 

@@ -112,6 +112,12 @@ def test_tags_are_bounded_in_number_and_length() -> None:
     assert max(map(len, facts.tags)) <= 128
 
 
+def test_what_listings_read_of_a_config_or_title_is_small() -> None:
+    config = json.dumps({"model_type": "x", "quantization_config": {"a": "b" * 10_000}})
+    facts = _facts({"README.md": f"---\ntitle: {'t' * 1000}\n---\n", "config.json": config})
+    assert (facts.config, len(facts.title)) == ({"model_type": "x"}, 200)
+
+
 @given(st.binary(max_size=200), st.binary(max_size=200), st.sampled_from(["model", "dataset", "space"]))
 def test_any_bytes_make_facts_that_a_database_can_hold(readme: bytes, config: bytes, kind: RepoType) -> None:
     facts = _facts({"README.md": b"---\n" + readme + b"\n---\n", "config.json": config}, kind)
