@@ -93,9 +93,8 @@ class Facts:
     @property
     def title(self) -> str:
         """The name that the card gives itself, for searching."""
-        return (
-            _word(self.card.get("title")) or _word(self.card.get("pretty_name")) or _word(self.card.get("model_name"))
-        )
+        said = (_word(self.card.get(key)) for key in ("title", "pretty_name", "model_name"))
+        return next((title for title in said if title), "")[:_LONGEST_TITLE]
 
 
 def describe(
@@ -135,7 +134,7 @@ def validate(content: str, kind: Kind) -> tuple[list[str], list[str]]:
 def _errors(card: Mapping[str, Json], kind: Kind) -> Iterator[str]:
     for key in ("license", "language", "tags", "datasets", "base_model", "task_categories", "size_categories"):
         value = card.get(key)
-        if value is not None and not isinstance(value, str) and not _strings(value):
+        if value not in (None, []) and not isinstance(value, str) and not _strings(value):
             yield f'"{key}" must be a string or an array of strings'
     for key in ("library_name", "pipeline_tag", "license_name", "license_link", "pretty_name", "sdk", "title"):
         if card.get(key) is not None and not isinstance(card[key], str):
