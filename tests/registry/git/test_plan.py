@@ -157,8 +157,9 @@ def test_a_shallow_client_that_deepens_ends_with_all_objects(story: Story, tmp_p
 
 def test_dates_and_exclusions_choose_as_git_does(story: Story, tmp_path: Path) -> None:
     middle = story.view.graph.at(a2b_hex(story.commits[30])).time
-    git(story.source, "branch", "-f", "old", story.commits[10])
-    url = story.source.as_uri()
+    git(tmp_path, "clone", "-q", "--mirror", story.source.as_uri(), "copy")
+    git(tmp_path / "copy", "branch", "old", story.commits[10])
+    url = (tmp_path / "copy").as_uri()
     main = story.ids([story.tips[0]])
     cases = [
         (Depth(since=middle), f"--shallow-since={middle}"),
