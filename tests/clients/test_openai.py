@@ -22,7 +22,7 @@ from tests.services.house import House, open_house
 from tests.services.sidecar import Sidecar, open_sidecar, upload
 from tests.services.tiny_model import make_chat_model
 
-pytestmark = [pytest.mark.clients, pytest.mark.inference]
+pytestmark = [pytest.mark.clients, pytest.mark.inference, pytest.mark.xdist_group("openai")]
 
 MODEL = "ann/tiny"
 ASK: list[Any] = [{"role": "user", "content": "Tell me of the weather in Paris."}]
