@@ -70,7 +70,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
         yield request.getfixturevalue("sqlite_database")
         return
     found: Database = request.getfixturevalue("postgres_database")
-    yield found
     statements: str = request.getfixturevalue("emptying")
+    yield found
     with found.engine.begin() as connection:
         connection.exec_driver_sql(statements)
