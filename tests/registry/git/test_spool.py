@@ -62,3 +62,20 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, name):
     with pytest.raises(NoSpace):
         work()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [(256 << 10) - 1, 256 << 10, 3 << 20])
+def test_large_blobs_of_any_kind_are_what_git_reads(tmp_path, size):
+    text = (b"the same words again and again\n" * (size // 31 + 1))[:size]
+    noise = random.Random(size).randbytes(size)
+    contents = [text, noise, text[: size // 2] + noise[size // 2 :]]
+    folder = tmp_path / "repo"
+    git(tmp_path, "init", "-q", str(folder))
+    with Spool(tmp_path, "x") as spool:
+        ids = [spool.add(size, (content[at : at + 70_000] for at in range(0, size, 70_000))) for content in contents]
+        pack = spool.pack(ids, []).read_bytes()
+    git(folder, "index-pack", "--strict", "--stdin", data=pack)
+    assert len(pack) < 2 * size + (size >> 3)
+    for id, content in zip(ids, contents, strict=True):
+        assert git(folder, "hash-object", "--stdin", data=content) == id
+        assert git(folder, "cat-file", "-t", id) == "blob"
