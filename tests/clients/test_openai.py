@@ -18,9 +18,9 @@ import pytest
 from openai import OpenAI
 from tokenizers import Tokenizer
 
+from inference.tiny import make_chat_model
 from tests.services.house import House, open_house
 from tests.services.sidecar import Sidecar, open_sidecar, upload
-from tests.services.tiny_model import make_chat_model
 
 pytestmark = [pytest.mark.clients, pytest.mark.inference, pytest.mark.xdist_group("openai")]
 

@@ -14,9 +14,9 @@ from inference.engines.batcher import Settings
 from inference.engines.continuous import ContinuousEngine
 from inference.errors import ContextExceeded, EngineFull, InvalidRequest, Unavailable
 from inference.sampling import Numbers
+from inference.tiny import make_chat_model
 from tests.contracts.echo_engine import EchoEngine
 from tests.contracts.heard import PATIENCE, Heard, answers, ask
-from tests.services.tiny_model import make_chat_model
 
 LONG = 1500
 

@@ -11,10 +11,10 @@ from inference.app import assemble
 from inference.keys import Keys
 from inference.pool import Pool
 from inference.rendering import Renderer
+from inference.tiny import make_chat_model
 from inference.visits import Visits
 from tests.inference.echo import EchoEngine, EchoOrigin, EchoShelf
 from tests.inference.listening import listening
-from tests.services.tiny_model import make_chat_model
 
 
 @pytest.fixture(scope="session")

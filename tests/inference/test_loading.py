@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from inference import loading
 from inference.errors import ModelRefused
-from tests.services.tiny_model import make_chat_model
+from inference.tiny import make_chat_model
 
 SHA = "a" * 40
 

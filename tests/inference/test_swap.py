@@ -17,10 +17,10 @@ from inference.errors import ModelRefused
 from inference.loading import judge
 from inference.pool import Pool
 from inference.sampling import Numbers
+from inference.tiny import make_chat_model
 from tests.contracts.heard import Heard, answers, ask
 from tests.inference.echo import wait_until
 from tests.inference.hub import Hub, serving
-from tests.services.tiny_model import make_chat_model
 
 pytestmark = pytest.mark.inference
 

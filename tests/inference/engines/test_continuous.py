@@ -18,8 +18,8 @@ from inference.engines.batcher import Settings
 from inference.engines.continuous import ContinuousEngine
 from inference.errors import EngineFailed, Overloaded
 from inference.sampling import Numbers
+from inference.tiny import make_chat_model
 from tests.contracts.heard import PATIENCE, Heard, answers, ask
-from tests.services.tiny_model import make_chat_model
 
 pytestmark = pytest.mark.inference
 

@@ -13,8 +13,8 @@ from inference.engines import quantize, weights
 from inference.engines.batcher import Settings
 from inference.engines.continuous import ContinuousEngine
 from inference.engines.device import Device
+from inference.tiny import make_chat_model
 from tests.contracts.heard import answers, ask
-from tests.services.tiny_model import make_chat_model
 
 pytestmark = pytest.mark.inference
 
