@@ -70,6 +70,7 @@ from registry.routes.ops import OpsDoor
 from registry.routes.problems import Dialect, InDialect, Problems
 from registry.routes.pushes import Pushes
 from registry.slots import Slot
+from registry.unpacked import Unpacked
 
 HEAVY_MEMORY = 4 << 30
 HEAVY_SECONDS = 600.0
@@ -293,6 +294,7 @@ def _hub_routes(shelves: Shelves, desk: Desk, pools: Pools, auth: Auth) -> list[
             revisions=desk.revisions,
             transfer=pools.transfer,
             held=shelves.links.object_key,
+            unpacked=Unpacked(revisions=desk.revisions, store=shelves.store),
         ),
     ]
     return _spoken("hub", doors)
