@@ -61,19 +61,28 @@ def serve(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Run the server until a signal."""
     config = Config.from_environ(environ)
     config.secrets()
-    token = _furnished(config)
+    database = _opened(config)
+    try:
+        _settle(config, database)
+        return _serve(config, database, environ, beside=not asked.no_sidecar)
+    finally:
+        database.dispose()
+
+
+def _serve(config: Config, database: Database, environ: Mapping[str, str], *, beside: bool) -> int:
     logs.to_stderr()
     # Worker processes read the environment anew; the flags must be in it.
     os.environ.update(environ)
+    draining, accepting = threading.Event(), threading.Event()
     with serving.listen(config.host, config.port) as door:
-        url = config.public_url or serving.url_of(door)
-        sidecar = None if asked.no_sidecar else _sidecar(config, serving.url_of(door), environ)
-        chat = None if sidecar is None else _chat_url(environ)
-        welcome = serving.Welcome(version("weightroom"), _where(config), url, chat, token)
-        draining, accepting = threading.Event(), threading.Event()
+        sidecar = _sidecar(config, serving.url_of(door), environ) if beside else None
 
         def accept() -> None:
-            welcome.show()
+            # Made last: a token made before the port was free or the store open would never be seen.
+            token = Accounts(database).first_admin()
+            url = config.public_url or serving.url_of(door)
+            chat = None if sidecar is None else _chat_url(environ)
+            serving.Welcome(version("weightroom"), _where(config), url, chat, token).show()
             accepting.set()
 
         with serving.sidecar_beside(sidecar, environ, accepting):
@@ -83,19 +92,6 @@ def serve(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
             else:
                 serving.run_one(build(config, draining=draining), door, draining, accept)
     return OK
-
-
-def _furnished(config: Config) -> str | None:
-    """Bring the database to this program's schema; return the first admin's token if one was made just now.
-
-    Raises: NotMigrated (a shared database is migrated only when asked for), Busy.
-    """
-    database = _opened(config)
-    try:
-        _settle(config, database)
-        return Accounts(database).first_admin()
-    finally:
-        database.dispose()
 
 
 def _settle(config: Config, database: Database) -> None:

@@ -131,8 +131,8 @@ def test_wrong_settings_are_listed_together_and_nothing_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_taken_port_is_a_reason_to_try_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_taken_port_is_a_reason_to_try_again_and_makes_no_admin(
+    rows: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # What `serve` leaves in the environment and in the log is for its own process.
     monkeypatch.setattr(os, "environ", dict(os.environ))
@@ -142,6 +142,9 @@ def test_a_taken_port_is_a_reason_to_try_again(
         taken.listen()
         assert cli.main(["serve", "--no-sidecar", "--port", str(taken.getsockname()[1])]) == 75
     assert "cannot listen" in capsys.readouterr().err
+    with rows.read() as connection:
+        # The first admin's token can be shown only once, so nobody is made while nothing can be shown.
+        assert connection.exec_driver_sql("SELECT count(*) FROM users").scalar() == 0
 
 
 @pytest.mark.postgres
