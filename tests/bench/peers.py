@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,11 +92,14 @@ def wait_for(url: str, seconds: float = 30) -> None:
 
 @contextlib.contextmanager
 def stopped(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Stop a process that we started when the block ends."""
+    """Stop a process that we started, and its children if it leads a session, when the block ends."""
     try:
         yield process
     finally:
-        process.terminate()
+        if os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.terminate()
         try:
             process.wait(timeout=15)
         except subprocess.TimeoutExpired:
@@ -135,7 +139,7 @@ def http_backend(root: Path, repos: Path) -> Iterator[Server]:
     nginx = [shutil.which("nginx") or "/usr/sbin/nginx", "-p", str(root), "-c", str(root / "nginx.conf")]
     settings = os.environ | {"HOME": str(root)}
     (root / ".gitconfig").write_text("[safe]\n\tdirectory = *\n[http]\n\treceivepack = true\n")
-    with stopped(subprocess.Popen(wrapper, env=settings)) as fcgi:
+    with stopped(subprocess.Popen(wrapper, env=settings, start_new_session=True)) as fcgi:
         while not socket_path.exists():
             time.sleep(0.02)
         with stopped(subprocess.Popen(nginx, env=settings)):
