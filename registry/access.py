@@ -123,7 +123,7 @@ class Access:
         """
         if token is None:
             return ANONYMOUS
-        with self._db.read() as connection:
+        with self._db.look() as connection:
             row = connection.execute(_ACTOR, {"hash": _hash(token)}).first()
         return self._actor_of(row)
 
@@ -133,7 +133,7 @@ class Access:
         Raises: BadToken, NeedsLogin (no token, and the repo is absent, hidden or the act needs one), RepoAbsent (also
         for hidden ones), NotAllowed (visible, and the act is not permitted).
         """
-        with self._db.read() as connection:
+        with self._db.look() as connection:
             return self.visit_in(connection, token, repo, act, ref=ref)
 
     def visit_in(
@@ -192,7 +192,7 @@ class Access:
         """
         if actor.anonymous:
             raise NeedsLogin("Log in to create a repo.")
-        with self._db.read() as connection:
+        with self._db.look() as connection:
             row = connection.execute(_NAMESPACE, {"fold": namespace.casefold(), "user": actor.user_id}).first()
         owns = row is not None and (row.id == actor.namespace_id or _RANK[row.role] >= 2 or actor.superuser)
         if row is None or not owns or actor.token_role == "read":

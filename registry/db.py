@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from registry.errors import Busy
 
-_WRITE = "weightroom_write"
+_BEGIN = "weightroom_begin"
 
 
 def now() -> datetime:
@@ -35,8 +35,7 @@ class Database:
         self.url = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = self._sqlite_engine(pool, busy_timeout_ms) if self.sqlite else self._server_engine(pool)
-        self._reader = self._engine if self.sqlite else self._snapshot_reader()
-        self._writer = self._engine.execution_options(**{_WRITE: True})
+        self._looker, self._reader, self._writer = self._sqlite_modes() if self.sqlite else self._server_modes()
 
     def _sqlite_engine(self, pool: int, busy_timeout_ms: int) -> sa.Engine:
         engine = sa.create_engine(self.url, pool_size=pool, max_overflow=8, connect_args={"check_same_thread": False})
@@ -55,17 +54,36 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            write = connection.get_execution_options().get(_WRITE, False)
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+            # Asked of the driver: as a statement of SQLAlchemy's own it would cost more than many a query.
+            command = connection.get_execution_options().get(_BEGIN, "BEGIN")
+            driver = connection.connection.driver_connection
+            if command and driver is not None:
+                driver.execute(command)
 
         return engine
+
+    def _sqlite_modes(self) -> tuple[sa.Engine, sa.Engine, sa.Engine]:
+        # Without BEGIN each statement is a transaction of its own.
+        single = self._engine.execution_options(**{_BEGIN: ""})
+        return single, self._engine, self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
     def _server_engine(self, pool: int) -> sa.Engine:
         # A pooled connection may have died with its server; the ping costs a round trip and saves a failed request.
         return sa.create_engine(self.url, pool_size=pool, max_overflow=8, pool_pre_ping=True)
 
-    def _snapshot_reader(self) -> sa.Engine:
-        return self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    def _server_modes(self) -> tuple[sa.Engine, sa.Engine, sa.Engine]:
+        single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        snapshot = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        return single, snapshot, self._engine
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[Connection]:
+        """Open a connection for one reading statement, without the round trips of a transaction.
+
+        A second statement on it may see a later instant. Raises: Busy.
+        """
+        with _translated(), self._looker.begin() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:

@@ -69,7 +69,7 @@ class Links:
 
     def find(self, repo_id: int, oids: Collection[str]) -> dict[str, Held]:
         """Return the objects of these oids that this repo may serve."""
-        with self._db.read() as connection:
+        with self._db.look() as connection:
             return find_in(connection, repo_id, oids)
 
     def held(self, repo_id: int, oids: Collection[str]) -> dict[str, int]:
