@@ -72,7 +72,9 @@ def commands() -> str:
     for parser in (server_cli.parser(), sidecar_cli.parser()):
         page += f"\n## {parser.prog}\n"
         for one in _leaves(parser):
-            page += f"\n### `{' '.join(one.format_usage().removeprefix('usage: ').split())}`\n\n{one.description}\n"
+            page += (
+                f"\n### `{' '.join(one.format_usage().removeprefix('usage: ').split())}`\n\n{one.description or ''}\n"
+            )
             page += "".join(f"\n- `{', '.join(flag) or name}`: {text}" for flag, name, text in _options(one)) + "\n"
     return re.sub(r"\n{3,}", "\n\n", page)
 

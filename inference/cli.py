@@ -42,7 +42,7 @@ FLAGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    asked = _parser().parse_args(arguments)
+    asked = parser().parse_args(arguments)
     try:
         config = Config.from_environ(_merged(os.environ, asked))
     except WrongSettings as error:
@@ -115,11 +115,12 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of `weightroom-sidecar`."""
+    made = argparse.ArgumentParser(
         prog="weightroom-sidecar", description="Answer OpenAI calls with models by commit, from a Weightroom registry."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = made.add_subparsers(dest="command", required=True)
     command = commands.add_parser("serve", help="run the sidecar", description="Flags win over WEIGHTROOM_* settings.")
     command.add_argument("--registry", metavar="URL", help="the registry that models come from")
     command.add_argument(
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--checkouts", metavar="DIR", help="folder of checked-out revisions (./checkouts)")
     command.add_argument("--shared-store", metavar="DIR", help="objects folder of a registry on the same disk")
     command.add_argument("--api-keys", metavar="KEYS", help="registry, none, or a file of SHA-256 lines (registry)")
-    return parser
+    return made
 
 
 def _merged(environ: Mapping[str, str], asked: argparse.Namespace) -> dict[str, str]:

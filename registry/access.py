@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from registry import tokens
 from registry.db import Database, now
@@ -27,8 +28,6 @@ from registry.tables.identity import tokens as token_table
 from registry.tables.repos import moves, refs, repos
 
 Act = Literal["read", "write", "admin"]
-
-AnyRow = Row[*tuple[Any, ...]]
 
 _RANK: dict[str | None, int] = {None: 0, "read": 1, "write": 2, "admin": 3}
 _ROLES: tuple[Act | None, ...] = (None, "read", "write", "admin")
@@ -115,6 +114,8 @@ class Access:
         self._db = database
         self._anonymous_read = anonymous_read
         self._clock = clock
+        self._find_actor = database.prepare(_ACTOR)
+        self._find_visit = database.prepare(_VISIT)
 
     def actor(self, token: str | None) -> Actor:
         """Say whose token this is.
@@ -123,9 +124,7 @@ class Access:
         """
         if token is None:
             return ANONYMOUS
-        with self._db.look() as connection:
-            row = connection.execute(_ACTOR, {"hash": _hash(token)}).first()
-        return self._actor_of(row)
+        return self._actor_of(self._find_actor.first({"hash": _hash(token)}))
 
     def visit(self, token: str | None, repo: RepoId, act: Act = "read", *, ref: bytes | None = None) -> Visit:
         """Bring an actor to a repo, in one statement; `ref` is a full ref name whose target is read along.
@@ -133,16 +132,19 @@ class Access:
         Raises: BadToken, NeedsLogin (no token, and the repo is absent, hidden or the act needs one), RepoAbsent (also
         for hidden ones), NotAllowed (visible, and the act is not permitted).
         """
-        with self._db.look() as connection:
-            return self.visit_in(connection, token, repo, act, ref=ref)
+        asked = _asked(token, repo, ref)
+        row = self._find_visit.first(asked)
+        if row is None:
+            with self._db.read() as connection:
+                return self.visit_in(connection, token, repo, act, ref=ref)
+        return self._judged(token, row, repo, act)
 
     def visit_in(
         self, connection: Connection, token: str | None, repo: RepoId, act: Act = "read", *, ref: bytes | None = None
     ) -> Visit:
         """Do as `visit` does, inside a transaction that the caller holds."""
-        asked = {"hash": _hash(token) if token is not None else "", "type": repo.type, "ref": ref}
-        named = {"namespace": repo.namespace.casefold(), "name": repo.name.casefold()}
-        row = connection.execute(_VISIT, asked | named).first()
+        asked = _asked(token, repo, ref)
+        row: Any = connection.execute(_VISIT, asked).first()
         if row is None:
             moved = connection.execute(_MOVED, {"type": repo.type, "fold": repo.fold}).first()
             if moved is not None:
@@ -152,10 +154,10 @@ class Access:
             if token is not None:
                 actor = self._actor_of(connection.execute(_ACTOR, {"hash": asked["hash"]}).first())
             raise _absent(actor, repo)
-        actor = ANONYMOUS if token is None else self._actor_of(row)
-        return self._judged(actor, row, repo, act)
+        return self._judged(token, row, repo, act)
 
-    def _judged(self, actor: Actor, row: AnyRow, asked: RepoId, act: Act) -> Visit:
+    def _judged(self, token: str | None, row: Any, asked: RepoId, act: Act) -> Visit:
+        actor = ANONYMOUS if token is None else self._actor_of(row)
         found = _repo_of(row)
         role = self._role(actor, row)
         if role is None:
@@ -167,7 +169,7 @@ class Access:
             raise NotAllowed(f"{actor.name} may {role} {found.repo_id.full} with this token, not {act} it.")
         return visit
 
-    def _role(self, actor: Actor, row: AnyRow) -> Act | None:
+    def _role(self, actor: Actor, row: Any) -> Act | None:
         if actor.anonymous:
             return "read" if row.visibility == "public" and self._anonymous_read else None
         rank = max(_RANK[row.member_role], 1 if row.visibility == "public" else 0)
@@ -177,7 +179,7 @@ class Access:
             rank = min(rank, 1)
         return _ROLES[rank]
 
-    def _actor_of(self, row: AnyRow | None) -> Actor:
+    def _actor_of(self, row: Any) -> Actor:
         moment = self._clock()
         if row is None or row.token_id is None or row.revoked_at is not None or row.disabled_at is not None:
             raise BadToken("Invalid credentials in Authorization header")
@@ -211,6 +213,17 @@ class Access:
             )
 
 
+def _asked(token: str | None, repo: RepoId, ref: bytes | None) -> dict[str, object]:
+    """Give the statement its values; the columns of the row are those of `_VISIT`."""
+    return {
+        "hash": _hash(token) if token is not None else "",
+        "type": repo.type,
+        "namespace": repo.namespace.casefold(),
+        "name": repo.name.casefold(),
+        "ref": ref,
+    }
+
+
 def _hash(token: str) -> str:
     # A text that cannot be one of our tokens hashes to nothing stored; the shape check spares the hash, not the answer.
     return tokens.digest(token) if tokens.plausible(token) else "-"
@@ -222,8 +235,8 @@ def _absent(actor: Actor, repo: RepoId) -> NeedsLogin | RepoAbsent:
     return RepoAbsent(f"Repository {repo.full} not found.")
 
 
-def _repo_of(row: AnyRow) -> RepoRow:
-    return RepoRow(*(getattr(row, name) for name in RepoRow.__slots__))
+def _repo_of(row: Any) -> RepoRow:
+    return RepoRow(*_REPO_CELLS(row))
 
 
 _owner = namespaces.alias("owner")
@@ -242,6 +255,7 @@ _people = token_table.join(users, users.c.id == token_table.c.user_id).join(_own
 
 _ACTOR = sa.select(*_ACTOR_COLUMNS).select_from(_people).where(token_table.c.hash == sa.bindparam("hash"))
 
+_REPO_CELLS = attrgetter(*RepoRow.__slots__)
 _REPO_COLUMNS = tuple(
     namespaces.c.name.label("namespace") if name == "namespace" else repos.c[name] for name in RepoRow.__slots__
 )

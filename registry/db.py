@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from registry.errors import Busy
+from registry.prepared import Prepared
 
 _BEGIN = "weightroom_begin"
 
@@ -102,6 +103,10 @@ class Database:
         """
         with _translated(), self._writer.begin() as connection:
             yield connection
+
+    def prepare(self, statement: sa.Select[*tuple[Any, ...]]) -> Prepared:
+        """Compile a look-up of one row, for statements that every request runs."""
+        return Prepared(self._engine, statement)
 
     @property
     def engine(self) -> sa.Engine:

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Row
 
 from lfs.errors import LfsError
 from lfs.store import ObjectStore
-from registry.access import AnyRow
 from registry.db import Database
 from registry.errors import RegistryError, RepoAbsent
 from registry.git.cache import PackCache
@@ -195,7 +195,7 @@ class Fsck:
                 digest.update(piece)
         return digest.hexdigest()
 
-    def _paged(self, chosen: sa.Select[Any], column: sa.Column[Any]) -> Iterator[AnyRow]:
+    def _paged(self, chosen: sa.Select[Any], column: sa.Column[Any]) -> Iterator[Row[*tuple[Any, ...]]]:
         """Read rows in order of a key, in short transactions: none stays open while bytes are read."""
         last: object = None
         while True:
