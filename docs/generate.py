@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import asyncio
 import inspect
 import re
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
+from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 import inference.config
@@ -101,9 +103,18 @@ def routes() -> str:
     with tempfile.TemporaryDirectory() as folder:
         made = server.build(registry.config.Config(data=Path(folder)))
         page += f"\n## Registry\n\n{_table(made.routes)}"
+        asyncio.run(_close(made))
         settings = inference.config.Config(registry="http://127.0.0.1:8000", checkouts=Path(folder))
-        page += f"\n## Sidecar\n\n{_table(sidecar.build(settings).routes)}"
+        other = sidecar.build(settings)
+        page += f"\n## Sidecar\n\n{_table(other.routes)}"
+        asyncio.run(_close(other))
     return page
+
+
+async def _close(app: Starlette) -> None:
+    """Let go of what an application holds, by the way it does so itself."""
+    async with app.router.lifespan_context(app):
+        pass
 
 
 def _table(found: Iterable[object]) -> str:
