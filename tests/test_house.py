@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def _tool(name: str, *arguments: str) -> str:
 
 def test_imports_run_downhill() -> None:
     assert _tool("lint-imports", "--no-cache") == ""
+
+
+def test_every_room_has_a_floor() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    layers = [layer for contract in contracts for layer in contract.get("layers", [])]
+    placed = {room.strip(" ()") for layer in layers for room in layer.split("|")}
+    rooms = {".".join(path.relative_to(ROOT).with_suffix("").parts[:2]) for path in ROOMS if path.name != "__init__.py"}
+    assert {room for room in rooms if not room.startswith("migrations")} <= placed
 
 
 def test_code_is_formatted_and_linted() -> None:
