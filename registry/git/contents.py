@@ -54,11 +54,15 @@ class Judgement:
 
 @dataclass(slots=True)
 class Contents:
-    """A sink for objects. `most_ids` bounds distinct references: no more objects than that can be present."""
+    """A sink for objects. `most_ids` bounds distinct references: no more objects than that can be present.
+
+    Blobs above `told` bytes are noted in `big`.
+    """
 
     forest: Forest
     judgement: Judgement
     most_ids: int
+    told: int = TOLD
     commits: dict[bytes, CommitFacts] = field(default_factory=dict)
     tags: dict[bytes, TagFacts] = field(default_factory=dict)
     pointers: dict[bytes, PointerRow] = field(default_factory=dict)
@@ -89,7 +93,7 @@ class Contents:
 
     def passed(self, sha: bytes, size: int) -> None:
         """Note a blob that went by in pieces."""
-        if size > TOLD:
+        if size > self.told:
             self.big[sha] = size
 
     def overflows(self) -> bool:
@@ -100,7 +104,7 @@ class Contents:
         self.judgement.hear(f"{KINDS[kind].decode()} {sha.hex()}", found)
 
     def _blob(self, sha: bytes, content: bytes) -> None:
-        if len(content) > TOLD:
+        if len(content) > self.told:
             self.big[sha] = len(content)
         if len(content) <= pointer.MAX_BYTES:
             found = pointer.parse(content)

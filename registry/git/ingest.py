@@ -19,7 +19,7 @@ from registry.git import intro, packing
 from registry.git.bases import Bases
 from registry.git.chains import Chains
 from registry.git.connect import Known, broken_links
-from registry.git.contents import Contents, Judgement
+from registry.git.contents import TOLD, Contents, Judgement
 from registry.git.findings import judge_special, same_bytes
 from registry.git.forest import Forest
 from registry.git.introduce import Introduce
@@ -90,7 +90,7 @@ class Check:
         self._store = bases
         self._repeated: set[bytes] = set()
         self._forest = Forest(self._read_tree, bases.tree_stats)
-        self._contents = Contents(self._forest, self._judgement, bases.count)
+        self._contents = Contents(self._forest, self._judgement, bases.count, min(TOLD, job.limits.blob))
 
     def run(self) -> Verdict:
         """Take all steps.

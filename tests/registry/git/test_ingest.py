@@ -230,6 +230,8 @@ def test_large_files_are_told_and_larger_ones_are_sent_to_lfs(bench):
     verdict = bench.check(data, (MAIN, ZERO, tip), limits=Limits(blob=10 << 20))
     assert "git lfs migrate import" in verdict.refusals[None]
     assert "big.bin" in verdict.refusals[None]
+    small, tip = one_commit((b"100644", b"small.bin", big[:5000]))
+    assert "small.bin" in bench.check(small, (MAIN, ZERO, tip), limits=Limits(blob=4 << 10)).refusals[None]
 
 
 def test_a_tag_that_lies_about_its_target_is_refused(bench):
