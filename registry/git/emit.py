@@ -76,24 +76,15 @@ def as_stored(file: PackFile) -> Iterator[Buffer]:
 
 def emit(manifest: Manifest, made: Sequence[Share], *, ofs: bool, had: Callable[[bytes], bool]) -> Iterator[bytes]:
     """Yield one pack with all shares, in blocks of about 1 MiB; `had` tells which absent bases the client has."""
-    count = sum(len(share.offsets) for share in made)
-    header = b"PACK" + (2).to_bytes(4, "big") + count.to_bytes(4, "big")
-    writer = _Writer(manifest, ofs, had)
     digest = hashlib.sha1()
-    for block in _blocks(_pieces(header, writer, made)):
+    for block in _blocks(Writer(manifest, ofs, had).pack(made)):
         digest.update(block)
         yield block
     yield digest.digest()
 
 
-def _pieces(header: bytes, writer: _Writer, made: Sequence[Share]) -> Iterator[Buffer]:
-    yield header
-    for share in made:
-        yield from writer.share(share)
-
-
-class _Writer:
-    """Writes share after share and remembers what it wrote where."""
+class Writer:
+    """Writes share after share and remembers what it wrote where; for one pack."""
 
     def __init__(self, manifest: Manifest, ofs: bool, had: Callable[[bytes], bool]) -> None:
         self._manifest = manifest
@@ -101,11 +92,26 @@ class _Writer:
         self._had = had
         self._at = _HEADER
         self._done: list[Share] = []
+        self._moves: list[array[int] | int] = []
+
+    def pack(self, made: Sequence[Share]) -> Iterator[Buffer]:
+        """Yield a pack without its trailer, in pieces of any size."""
+        count = sum(len(share.offsets) for share in made)
+        yield b"PACK" + (2).to_bytes(4, "big") + count.to_bytes(4, "big")
+        for share in made:
+            yield from self.share(share)
+
+    def places(self) -> Iterator[tuple[bytes, int]]:
+        """Yield raw id and new offset of every entry written so far, in file order."""
+        for share, moved in zip(self._done, self._moves, strict=True):
+            for at, offset in enumerate(share.offsets):
+                yield share.file.id_of(offset), offset + (moved if isinstance(moved, int) else moved[at])
 
     def share(self, share: Share) -> Iterator[Buffer]:
         """Yield the entries of one share, neighbours that stay as they are in one piece."""
         if self._ofs and share.complete:
             yield memoryview(share.file.map)[_HEADER : len(share.file.map) - TRAILER]
+            self._moves.append(self._at - _HEADER)
             self._at += share.file.size - _HEADER - TRAILER
         else:
             yield from self._some(share)
@@ -114,6 +120,7 @@ class _Writer:
     def _some(self, share: Share) -> Iterator[Buffer]:
         file, view = share.file, memoryview(share.file.map)
         moved: array[int] = array("q", bytes(8 * len(share.offsets)))
+        self._moves.append(moved)
         run_from = run_to = 0
         for at, offset in enumerate(share.offsets):
             moved[at] = self._at - offset
