@@ -200,7 +200,7 @@ class Publisher:
     ) -> None:
         values: dict[str, Any] = {"refs_version": repos.c.refs_version + 1, "updated_at": self._clock()}
         if verdict.pack is not None:
-            added = _add_pack(connection, repo_id, verdict.pack, row.manifest_version + 1, self._clock())
+            added = add_pack(connection, repo_id, verdict.pack, row.manifest_version + 1, self._clock())
             values["manifest_version"] = repos.c.manifest_version + 1
             values["git_bytes"] = repos.c.git_bytes + added
             insert_unless_there(connection, pointers, _pointer_rows(repo_id, verdict))
@@ -208,7 +208,9 @@ class Publisher:
         connection.execute(sa.update(repos).where(repos.c.id == repo_id).values(values))
 
 
-def _add_pack(connection: Connection, repo_id: int, pack: PackFacts, ordinal: int, moment: datetime) -> int:
+def add_pack(
+    connection: Connection, repo_id: int, pack: PackFacts, ordinal: int, moment: datetime, *, why: str = "push"
+) -> int:
     """Make the pack's row (or bring it back from its grace) and give it to the repo; return the bytes added."""
     row = {
         "id": pack.id,
@@ -220,12 +222,13 @@ def _add_pack(connection: Connection, repo_id: int, pack: PackFacts, ordinal: in
         "idx_bytes": pack.idx.bytes,
         "intro_oid": pack.intro.sha256,
         "intro_bytes": pack.intro.bytes,
-        "why": "push",
+        "why": why,
         "state": "live",
         "created_at": moment,
     }
     insert_unless_there(connection, packs, [row])
-    revived = sa.update(packs).where(packs.c.id == pack.id, packs.c.state != "live")
+    # Also a live row is written: the lock makes whoever condemns unused packs wait, and then see this use.
+    revived = sa.update(packs).where(packs.c.id == pack.id)
     connection.execute(revived.values(state="live", condemned_at=None))
     here = sa.and_(repo_packs.c.repo_id == repo_id, repo_packs.c.pack_id == pack.id)
     if connection.execute(sa.select(repo_packs.c.ordinal).where(here)).first() is not None:

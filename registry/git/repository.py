@@ -82,7 +82,7 @@ class Repositories:
         """List the packs of one manifest version, newest first.
 
         A caller that read the version from the repo row asks the database only once per version. If the manifest has
-        moved on meanwhile the newer list is returned: packs are only ever added under an unchanged gc epoch.
+        moved on meanwhile the newer list is returned: under an unchanged gc epoch no object is ever lost.
         """
 
         def read() -> tuple[PackRow, ...]:
