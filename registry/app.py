@@ -71,6 +71,8 @@ from registry.routes.problems import Dialect, InDialect, Problems
 from registry.routes.pushes import Pushes
 from registry.slots import Slot
 from registry.unpacked import Unpacked
+from registry.upkeep.background import Background
+from registry.upkeep.repack import Repack
 
 HEAVY_MEMORY = 4 << 30
 HEAVY_SECONDS = 600.0
@@ -162,13 +164,15 @@ class Desk:
         self._repositories = shelves.repositories
         authors = Authors(shelves.database)
         checks = Checks(manifests=shelves.manifests, packs=shelves.packs, heavy=pools.heavy)
+        publisher = Publisher(shelves.database, shelves.store)
+        self.roll_ups = _roll_ups(shelves, pools, publisher)
         self.receiver = Receiver(
             repositories=shelves.repositories,
             policy=Policy(shelves.links, shelves.locks),
-            publisher=Publisher(shelves.database, shelves.store),
+            publisher=publisher,
             check=checks.run,
             limits=_push_limits(config),
-            published=self.catalog.refresh,
+            published=self._published,
         )
         self.commits = Commits(
             repositories=shelves.repositories,
@@ -189,9 +193,25 @@ class Desk:
         )
         self.repos = Repos(shelves.database, access, start=self.commits.start)
 
+    def _published(self, repo_id: int) -> None:
+        self.roll_ups.tell(repo_id)
+        self.catalog.refresh(repo_id)
+
     def _describe(self, kind: RepoType, repo_id: int, sha: str) -> Facts:
         manifest_version = self._repositories.snapshot(repo_id).manifest_version
         return self.facts.read(kind, Resolved(repo_id, sha, manifest_version))
+
+
+def _roll_ups(shelves: Shelves, pools: Pools, publisher: Publisher) -> Background:
+    repack = Repack(
+        database=shelves.database,
+        repositories=shelves.repositories,
+        packs=shelves.packs,
+        publisher=publisher,
+        heavy=pools.heavy,
+        folder=shelves.slot.quarantine,
+    )
+    return Background("roll-up", repack.run)
 
 
 def build(config: Config, *, draining: threading.Event | None = None) -> Starlette:
@@ -228,17 +248,18 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
     ]
 
     front = Middleware(Front, origins=origins, limits=limits, meter=meter)
-    app = Starlette(routes=routes, middleware=[front, *_cors(config)], lifespan=_lifespan(config, shelves, pools))
+    app = Starlette(routes=routes, middleware=[front, *_cors(config)], lifespan=_lifespan(config, shelves, pools, desk))
     # A redirect to the same path with a slash more or less costs clients their Authorization header.
     app.router.redirect_slashes = False
     return app
 
 
-def _lifespan(config: Config, shelves: Shelves, pools: Pools) -> Lifespan[Starlette]:
+def _lifespan(config: Config, shelves: Shelves, pools: Pools, desk: Desk) -> Lifespan[Starlette]:
     @contextlib.asynccontextmanager
     async def run(app: Starlette) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = config.threads
         yield
+        desk.roll_ups.close()
         pools.close()
         shelves.close()
 
