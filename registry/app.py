@@ -164,12 +164,11 @@ class Desk:
         self._repositories = shelves.repositories
         authors = Authors(shelves.database)
         checks = Checks(manifests=shelves.manifests, packs=shelves.packs, heavy=pools.heavy)
-        publisher = Publisher(shelves.database, shelves.store)
-        self.roll_ups = _roll_ups(shelves, pools, publisher)
+        self.roll_ups = _roll_ups(shelves, pools)
         self.receiver = Receiver(
             repositories=shelves.repositories,
             policy=Policy(shelves.links, shelves.locks),
-            publisher=publisher,
+            publisher=Publisher(shelves.database, shelves.store),
             check=checks.run,
             limits=_push_limits(config),
             published=self._published,
@@ -202,12 +201,12 @@ class Desk:
         return self.facts.read(kind, Resolved(repo_id, sha, manifest_version))
 
 
-def _roll_ups(shelves: Shelves, pools: Pools, publisher: Publisher) -> Background:
+def _roll_ups(shelves: Shelves, pools: Pools) -> Background:
     repack = Repack(
         database=shelves.database,
         repositories=shelves.repositories,
         packs=shelves.packs,
-        publisher=publisher,
+        publisher=Publisher(shelves.database, shelves.store),
         heavy=pools.heavy,
         folder=shelves.slot.quarantine,
     )
