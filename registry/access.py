@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 
 from registry import tokens
 from registry.db import Database, now
-from registry.errors import BadToken, NeedsLogin, NotAllowed, RepoAbsent
+from registry.errors import BadToken, Gated, GatedLogin, NeedsLogin, NotAllowed, RepoAbsent
 from registry.names import RepoId, RepoType
 from registry.tables.identity import memberships, namespaces, users
 from registry.tables.identity import tokens as token_table
@@ -101,10 +101,26 @@ class Visit:
     repo: RepoRow
     role: Act | None
     tip: str | None = None
+    own: bool = False
+    """Whether the actor has a right of their own here, beside that of everybody to read what is public."""
 
     def may(self, act: Act) -> bool:
         """Tell whether the actor has this right here."""
         return _RANK[self.role] >= _RANK[act]
+
+    def check_gate(self, site: str) -> None:
+        """Let only people with a right of their own have the files of a gated repo; `site` is our origin.
+
+        A token that narrows its user to reading does not shut their own repos to them.
+        Raises: GatedLogin (no token), Gated.
+        """
+        if not self.repo.gated or self.own:
+            return
+        kind, name = self.repo.type, self.repo.repo_id
+        where = f"Visit {site}/{name.web} to ask for access."
+        if self.actor.anonymous:
+            raise GatedLogin(f"Access to {kind} {name.full} is restricted: log in with a token. {where}")
+        raise Gated(f"Access to {kind} {name.full} is restricted and you are not in the authorized list. {where}")
 
 
 class Access:
@@ -162,7 +178,7 @@ class Access:
         role = self._role(actor, row)
         if role is None:
             raise _absent(actor, asked)
-        visit = Visit(actor, found, role, row.tip)
+        visit = Visit(actor, found, role, row.tip, _own_rank(actor, row) > 0)
         if not visit.may(act):
             if actor.anonymous:
                 raise NeedsLogin(f"Log in with a token that may {act} {found.repo_id.full}.")
@@ -172,9 +188,7 @@ class Access:
     def _role(self, actor: Actor, row: Any) -> Act | None:
         if actor.anonymous:
             return "read" if row.visibility == "public" and self._anonymous_read else None
-        rank = max(_RANK[row.member_role], 1 if row.visibility == "public" else 0)
-        if actor.superuser or actor.namespace_id == row.namespace_id:
-            rank = 3
+        rank = max(_own_rank(actor, row), 1 if row.visibility == "public" else 0)
         if actor.token_role == "read":
             rank = min(rank, 1)
         return _ROLES[rank]
@@ -222,6 +236,14 @@ def _asked(token: str | None, repo: RepoId, ref: bytes | None) -> dict[str, obje
         "name": repo.name.casefold(),
         "ref": ref,
     }
+
+
+def _own_rank(actor: Actor, row: Any) -> int:
+    """Rank the right that an actor has as owner, member or admin, whatever their token makes of it."""
+    if actor.anonymous:
+        return 0
+    owns = actor.superuser or actor.namespace_id == row.namespace_id
+    return 3 if owns else _RANK[row.member_role]
 
 
 def _hash(token: str) -> str:

@@ -2,6 +2,7 @@
 
 RegistryError
 ├── NeedsLogin          no credentials were sent and the act needs some
+│   └── GatedLogin      the repo asks its readers to apply first, and nobody knows yet who asks
 ├── BadToken            credentials were sent and are unknown, revoked or expired
 ├── RepoAbsent          no such repo, or none that this actor may see
 ├── RevisionAbsent      the repo has no such branch, tag or commit
@@ -97,6 +98,12 @@ class Gated(NotAllowed):
     """The repo asks its readers to apply first."""
 
     code = "gated"
+
+
+class GatedLogin(NeedsLogin):
+    """The repo asks its readers to apply first, and nobody knows yet who asks."""
+
+    code = "gated_login"
 
 
 class Exists(RegistryError):

@@ -27,7 +27,7 @@ from registry.names import RepoId, RepoType, parse_repo_id
 from registry.routes.auth import Auth
 from registry.routes.blocks import Threads
 from registry.routes.body import read_body
-from registry.routes.context import request_id
+from registry.routes.context import origin, request_id
 from registry.routes.problems import NO_CACHE
 from registry.routes.pushes import Pusher, Pushes
 
@@ -128,6 +128,7 @@ class GitDoor:
 
         def work() -> tuple[Visit, Snapshot]:
             visit = self._auth.visit(request, repo, act)
+            visit.check_gate(origin(request))
             return visit, self._repositories.snapshot(visit.repo.id)
 
         return await self._threads.run(work)

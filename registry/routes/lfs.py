@@ -45,6 +45,7 @@ class LfsHost:
         """Decide what this request may do; the rights come from the repo's row, never from what a client claims."""
         with _translated():
             visit = self._access.visit(token_of(headers), _repo_id(repo), operation)
+            visit.check_gate(self.base_url(headers))
         actor = visit.actor
         return Leave(visit.repo.id, actor.user_id or 0, actor.name, visit.may("write"), visit.may("admin"))
 

@@ -65,6 +65,7 @@ TABLE: Mapping[type[Exception], Row] = {
     errors.ObjectAbsent: Row(404, 404, 404, "EntryNotFound"),
     errors.NotAllowed: Row(403, 403, 403),
     errors.Gated: Row(403, 403, 403, "GatedRepo"),
+    errors.GatedLogin: Row(401, 401, 401, "GatedRepo"),
     errors.Exists: Row(409, 409, 409),
     errors.StaleParent: Row(409, 409, 412),
     errors.RefMoved: Row(409, 409, 409),

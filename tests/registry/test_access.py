@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from registry import tokens
 from registry.access import ANONYMOUS, Access
 from registry.db import Database
-from registry.errors import BadToken, NeedsLogin, NotAllowed, RegistryError, RepoAbsent
+from registry.errors import BadToken, Gated, GatedLogin, NeedsLogin, NotAllowed, RegistryError, RepoAbsent
 from registry.names import RepoId
 from registry.tables.identity import tokens as token_table
 from registry.tables.identity import users
-from registry.tables.repos import moves, refs
+from registry.tables.repos import moves, refs, repos
 from tests.registry import people
 
 OPEN, SECRET = RepoId("model", "ann", "open"), RepoId("model", "ann", "secret")
@@ -164,3 +164,24 @@ def test_use_of_a_token_is_noted_once_a_minute(access: Access, database: Databas
     with database.read() as connection:
         assert connection.execute(sa.select(token_table.c.last_used_at)).scalar_one() == people.START
     access.touch(ANONYMOUS)
+
+
+def test_a_gate_lets_in_whoever_has_a_right_of_their_own(access: Access, database: Database, ann: int) -> None:
+    lab = people.add_namespace(database, "lab", "org")
+    people.add_repo(database, "lab", "m")
+    bob, root = people.add_user(database, "bob"), people.add_user(database, "root", is_admin=True)
+    people.add_member(database, lab, bob, "read")
+    with database.write() as connection:
+        connection.execute(sa.update(repos).values(gated="auto"))
+    asked = RepoId("model", "lab", "m")
+    for token, repo in (
+        (people.add_token(database, ann, "read"), OPEN),
+        (people.add_token(database, bob), asked),
+        (people.add_token(database, root, "admin"), asked),
+    ):
+        access.visit(token, repo).check_gate("http://hub.test")
+    for token in (people.add_token(database, ann), people.add_token(database, root)):
+        with pytest.raises(Gated, match="not in the authorized list"):
+            access.visit(token, asked).check_gate("http://hub.test")
+    with pytest.raises(GatedLogin, match="log in"):
+        access.visit(None, asked).check_gate("http://hub.test")

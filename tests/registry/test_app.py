@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -17,6 +18,8 @@ from registry.app import build
 from registry.config import Config
 from registry.db import Database
 from registry.routes.problems import InDialect
+from registry.tables.repos import repos
+from tests.registry import people
 
 
 @pytest.fixture
@@ -104,3 +107,33 @@ def test_a_house_closes_and_opens_again(config: Config) -> None:
         with TestClient(build(config)) as client:
             assert client.get("/ready").json()["ready"]
     assert [path.name for path in (config.data / "slots").iterdir()] == ["0"]
+
+
+def test_a_gated_repo_is_shut_at_every_door_that_gives_bytes(config: Config) -> None:
+    database = Database(config.database_url)
+    ann, bob = people.add_user(database, "ann"), people.add_user(database, "bob")
+    people.add_repo(database, "ann", "shut")
+    with database.write() as connection:
+        connection.execute(sa.update(repos).values(gated="manual"))
+    keys = {"nobody": None, "bob": people.add_token(database, bob), "ann": people.add_token(database, ann, "read")}
+    database.dispose()
+    lfs = {"Accept": "application/vnd.git-lfs+json", "Content-Type": "application/vnd.git-lfs+json"}
+    batch = {"operation": "download", "objects": [{"oid": "0" * 64, "size": 1}]}
+    wanted = {"nobody": 401, "bob": 403, "ann": 200}
+    with TestClient(build(config), base_url="http://hub.example") as client:
+        for name, key in keys.items():
+            token = {} if key is None else {"Authorization": f"Bearer {key}"}
+            git = client.get("/ann/shut.git/info/refs?service=git-upload-pack", headers=token)
+            fetch = client.post(
+                "/ann/shut.git/git-upload-pack",
+                content=b"0000",
+                headers={"Content-Type": "application/x-git-upload-pack-request", **token},
+            )
+            large = client.post("/ann/shut.git/info/lfs/objects/batch", json=batch, headers={**lfs, **token})
+            files = client.get("/api/models/ann/shut/auth-check", headers=token)
+            assert [answer.status_code for answer in (git, fetch, large, files)] == [wanted[name]] * 4, name
+            assert client.get("/api/models/ann/shut", headers=token).status_code == 200
+            if name == "nobody":
+                assert "www-authenticate" in git.headers
+            if name != "ann":
+                assert files.headers["x-error-code"] == "GatedRepo"

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 
 from registry.access import Act, Visit
-from registry.errors import BadBody, BadPath, Gated, RepoAbsent
+from registry.errors import BadBody, BadPath, RepoAbsent
 from registry.names import TYPE_OF_NOUN, RepoId, RepoType, split_revpath
 from registry.revisions import Resolved, Revisions, asked
 from registry.routes.auth import Auth
@@ -63,15 +63,9 @@ class Arrivals:
 def check_gate(request: Request, visit: Visit) -> None:
     """Let only people with a right of their own read the files of a gated repo that everybody sees.
 
-    Raises: Gated.
+    Raises: GatedLogin, Gated.
     """
-    repo = visit.repo
-    if repo.gated and not repo.private and not visit.may("write"):
-        name, place = repo.repo_id.full, f"{origin(request)}/{repo.repo_id.web}"
-        raise Gated(
-            f"Access to {repo.type} {name} is restricted and you are not in the authorized list. "
-            f"Visit {place} to ask for access."
-        )
+    visit.check_gate(origin(request))
 
 
 def next_link(request: Request, **changes: object) -> str:

@@ -52,7 +52,8 @@ class Town:
             raise RepoAbsent("There is no such repo.") if token else NeedsLogin("Log in.")
         if act != "read" and token != "key":
             raise NotAllowed("Read only.") if token else NeedsLogin("Log in.")
-        return SimpleNamespace(repo=SimpleNamespace(id=list(self.snapshots).index(repo.web)), actor=token)
+        repo_row = SimpleNamespace(id=list(self.snapshots).index(repo.web))
+        return SimpleNamespace(repo=repo_row, actor=token, check_gate=lambda site: None)
 
     def accept(
         self,
