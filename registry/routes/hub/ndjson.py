@@ -37,7 +37,12 @@ class _Encoded:
 
     @property
     def size(self) -> int:
-        """Bytes after decoding, if this is base64 at all."""
+        """Bytes after decoding, if this is base64 at all.
+
+        Raises: BadBody (its length says that it is not; a size made of it could be negative).
+        """
+        if len(self.data) % 4:
+            raise BadBody('"content" is not base64: its length is no multiple of four.')
         padding = bytes(self.data[-2:]).count(b"=")
         return len(self.data) // 4 * 3 - padding
 
@@ -46,8 +51,6 @@ class _Encoded:
 
         Raises: BadBody.
         """
-        if len(self.data) % 4:
-            raise BadBody('"content" is not base64: its length is no multiple of four.')
         for start in range(0, len(self.data), _PIECE):
             try:
                 yield binascii.a2b_base64(self.data[start : start + _PIECE], strict_mode=True)

@@ -122,6 +122,8 @@ def test_a_content_in_the_wrong_place_is_refused():
     [
         {"key": "file", "value": {"path": "a", "content": "!!!!", "encoding": "base64"}},
         {"key": "file", "value": {"path": "a", "content": "AAA", "encoding": "base64"}},
+        {"key": "file", "value": {"path": "a", "content": "eA=", "encoding": "base64"}},
+        {"key": "file", "value": {"path": "a", "content": "=", "encoding": "base64"}},
         {"key": "file", "value": {"path": "a", "content": "é===", "encoding": "base64"}},
         {"key": "file", "value": {"path": "a", "content": "AA==AA==", "encoding": "base64"}},
         {"key": "file", "value": {"path": "a", "content": "a", "encoding": "rot13"}},
