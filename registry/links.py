@@ -48,6 +48,8 @@ class Known:
     linked: bool
 
 
+# A deleted repo opens nothing, whatever leave was given while it was there.
+_ALIVE = sa.exists().where(repos.c.id == lfs_links.c.repo_id, repos.c.deleted_at.is_(None))
 _LINKED = sa.select(lfs_objects.c.oid, lfs_objects.c.size, lfs_objects.c.key).select_from(
     lfs_links.join(lfs_objects, lfs_objects.c.oid == lfs_links.c.oid)
 )
@@ -55,7 +57,8 @@ _KNOWN = sa.select(
     lfs_objects.c.oid, lfs_objects.c.size, lfs_objects.c.key, lfs_objects.c.state, lfs_links.c.seen_at
 ).select_from(
     lfs_objects.outerjoin(
-        lfs_links, sa.and_(lfs_links.c.oid == lfs_objects.c.oid, lfs_links.c.repo_id == sa.bindparam("repo"))
+        lfs_links,
+        sa.and_(lfs_links.c.oid == lfs_objects.c.oid, lfs_links.c.repo_id == sa.bindparam("repo"), _ALIVE),
     )
 )
 
@@ -132,7 +135,7 @@ class Links:
         """Record that the bytes of an upload are proven and lie at `key`: object row, link row, usage, upload done.
 
         One transaction; repeating it after success is success, and heals an object that was damaged since.
-        Raises: ObjectAbsent (no such upload), Busy (the object is being deleted), DigestMismatch or SizeMismatch (the
+        Raises: ObjectAbsent (no such upload, or its repo is gone), Busy (the object is being deleted), DigestMismatch or SizeMismatch (the
         proof is of another object), Damaged (the oid is known with another size).
         """
         with self._db.write() as connection:
@@ -146,6 +149,9 @@ class Links:
             if row.state == "done" and find_in(connection, row.repo_id, [oid]):
                 return
             lock_repo(connection, row.repo_id)
+            alive = sa.select(repos.c.id).where(repos.c.id == row.repo_id, repos.c.deleted_at.is_(None))
+            if connection.execute(alive).first() is None:
+                raise ObjectAbsent("The repo of this upload is gone.")
             self._store(connection, row.oid, row.size, key)
             self._link(connection, row.repo_id, row.oid, row.size, row.actor_id)
             done = sa.update(lfs_uploads).where(lfs_uploads.c.id == upload_id)
