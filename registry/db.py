@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 
 from registry.errors import Busy
 from registry.prepared import Prepared
@@ -30,16 +30,20 @@ def now() -> datetime:
 
 
 class Database:
-    """One connection pool. Thread-safe; close it with `dispose`."""
+    """One connection pool. Thread-safe; close it with `dispose`.
 
-    def __init__(self, url: str, *, pool: int = 48, busy_timeout_ms: int = 5000) -> None:
+    Who finds all `pool` connections and a few more in use waits `patience` seconds for one.
+    """
+
+    def __init__(self, url: str, *, pool: int = 48, busy_timeout_ms: int = 5000, patience: float = 10.0) -> None:
         self.url = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self._engine = self._sqlite_engine(pool, busy_timeout_ms) if self.sqlite else self._server_engine(pool)
+        shape = {"pool_size": pool, "max_overflow": 8, "pool_timeout": patience}
+        self._engine = self._sqlite_engine(shape, busy_timeout_ms) if self.sqlite else self._server_engine(shape)
         self._looker, self._reader, self._writer = self._sqlite_modes() if self.sqlite else self._server_modes()
 
-    def _sqlite_engine(self, pool: int, busy_timeout_ms: int) -> sa.Engine:
-        engine = sa.create_engine(self.url, pool_size=pool, max_overflow=8, connect_args={"check_same_thread": False})
+    def _sqlite_engine(self, shape: dict[str, Any], busy_timeout_ms: int) -> sa.Engine:
+        engine = sa.create_engine(self.url, connect_args={"check_same_thread": False}, **shape)
 
         @event.listens_for(engine, "connect")
         def prepare(connection: Any, record: object) -> None:
@@ -68,9 +72,9 @@ class Database:
         single = self._engine.execution_options(**{_BEGIN: ""})
         return single, self._engine, self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
-    def _server_engine(self, pool: int) -> sa.Engine:
+    def _server_engine(self, shape: dict[str, Any]) -> sa.Engine:
         # A pooled connection may have died with its server; the ping costs a round trip and saves a failed request.
-        return sa.create_engine(self.url, pool_size=pool, max_overflow=8, pool_pre_ping=True)
+        return sa.create_engine(self.url, pool_pre_ping=True, **shape)
 
     def _server_modes(self) -> tuple[sa.Engine, sa.Engine, sa.Engine]:
         single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -128,7 +132,7 @@ def lock_repo(connection: Connection, repo_id: int) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except (OperationalError, TimeoutError) as error:
         raise Busy("The database does not answer; try again in a few seconds.") from error
     except DBAPIError as error:
         if error.connection_invalidated or _is_conflict(error):

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import TimeoutError
 
 from registry.errors import Busy
 
@@ -31,27 +32,35 @@ class Prepared:
         self._row = namedtuple("_row", [column.key for column in columns])  # type: ignore[misc]  # named by its columns
         makers = [column.type.dialect_impl(engine.dialect) for column in columns]
         found = [maker.result_processor(engine.dialect, None) for maker in makers]
+        # The driver's own, also for a connection that cannot be made; the pool's, when none comes free in time.
+        self._failures: tuple[type[Exception], ...] = (engine.dialect.loaded_dbapi.OperationalError, TimeoutError)
         self._convert = [(place, make) for place, make in enumerate(found) if make is not None]
 
     def first(self, values: Mapping[str, object]) -> Any | None:
         """Return the first row by column name, or None.
 
-        Raises: Busy (locked for too long, or the database does not answer).
+        Raises: Busy (locked for too long, no connection came free, or the database does not answer).
         """
-        held = self._engine.raw_connection()
         try:
-            row = self._ask(held, values)
-        except self._failures() as error:
-            held.invalidate(error)
+            row = self._asked(values)
+        except self._failures as error:
             raise Busy("The database does not answer; try again in a few seconds.") from error
-        finally:
-            held.close()
         if row is None:
             return None
         cells = list(row)
         for place, make in self._convert:
             cells[place] = make(cells[place])
         return self._row(*cells)
+
+    def _asked(self, values: Mapping[str, object]) -> Any:
+        held = self._engine.raw_connection()
+        try:
+            return self._ask(held, values)
+        except self._failures as error:
+            held.invalidate(error)
+            raise
+        finally:
+            held.close()
 
     def _ask(self, held: Any, values: Mapping[str, object]) -> Any:
         asked = self._parameters(values)
@@ -64,8 +73,3 @@ class Prepared:
             return driver.execute(self._sql, asked).fetchone()
         finally:
             driver.autocommit = False
-
-    def _failures(self) -> type[Exception]:
-        errors = self._engine.dialect.loaded_dbapi
-        kind: type[Exception] = errors.OperationalError
-        return kind
