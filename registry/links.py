@@ -135,8 +135,8 @@ class Links:
         """Record that the bytes of an upload are proven and lie at `key`: object row, link row, usage, upload done.
 
         One transaction; repeating it after success is success, and heals an object that was damaged since.
-        Raises: ObjectAbsent (no such upload, or its repo is gone), Busy (the object is being deleted), DigestMismatch or SizeMismatch (the
-        proof is of another object), Damaged (the oid is known with another size).
+        Raises: ObjectAbsent (no such upload, or its repo is gone), Busy (the object is being deleted), DigestMismatch
+        or SizeMismatch (the proof is of another object), Damaged (the oid is known with another size).
         """
         with self._db.write() as connection:
             row = connection.execute(sa.select(lfs_uploads).where(lfs_uploads.c.id == upload_id)).first()
