@@ -12,7 +12,8 @@ from lfs.bodies import Json, count_of, document, ref_of, text_of
 from lfs.errors import BadRequest, Lock
 from lfs.host import Host, Leave, LockPage
 
-MAX_PATH = 4096
+# Bytes; a row of an index over paths must fit into a third of a PostgreSQL page, 2,704 bytes with its header.
+MAX_PATH = 2048
 MAX_PAGE = 100
 
 
@@ -65,7 +66,10 @@ def shown(lock: Lock) -> Json:
 def _path(fields: Json) -> str:
     path = text_of(fields, "path")
     if not path or len(path.encode()) > MAX_PATH or set(path.split("/")) & {"", ".", ".."}:
-        raise BadRequest("`path` must be a file's path in the repo: relative, with / between its parts, without `..`.")
+        raise BadRequest(
+            "`path` must be a file's path in the repo: relative, with / between its parts, without `..`, "
+            f"of at most {MAX_PATH} bytes."
+        )
     return path
 
 

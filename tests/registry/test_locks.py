@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 
 import pytest
 
+from lfs.locks import MAX_PATH
 from registry.db import Database
 from registry.locks import LockRows
 from tests.registry import people
@@ -61,3 +63,10 @@ def test_the_gate_hears_of_the_locks_of_others(locks: LockRows) -> None:
     locks.create(1, 2, "theirs.bin")
     assert locks.of_others(1, 1) == {"theirs.bin": "bob"}
     assert locks.of_others(1, None) == {"mine.bin": "ann", "theirs.bin": "bob"}
+
+
+def test_the_longest_path_that_is_taken_fits_the_index(locks: LockRows) -> None:
+    # Random letters: what the database can compress would fit in any case.
+    path = "".join(chr(0x4E00 + secrets.randbelow(20_000)) for _ in range(MAX_PATH // 3))
+    assert locks.create(1, 1, path)[1]
+    assert [row.path for row in locks.list(1, path=path)] == [path]
