@@ -27,3 +27,17 @@ def test_quarantine_is_swept_and_copies_are_kept(tmp_path: Path) -> None:
     assert list(again.quarantine.iterdir()) == []
     assert (again.packs / "copy").read_bytes() == b"whole"
     again.close()
+
+
+def test_copies_made_before_a_power_cut_are_not_believed(tmp_path: Path) -> None:
+    slot = Slot(tmp_path, boot="one")
+    (slot.packs / "copy").write_bytes(b"torn")
+    (slot.answers / "answer").write_bytes(b"torn")
+    slot.close()
+    again = Slot(tmp_path, boot="two")
+    assert [*again.packs.iterdir(), *again.answers.iterdir()] == []
+    (again.packs / "copy").write_bytes(b"whole")
+    again.close()
+    third = Slot(tmp_path, boot="two")
+    assert (third.packs / "copy").read_bytes() == b"whole"
+    third.close()
