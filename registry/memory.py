@@ -54,11 +54,12 @@ class Memory(Generic[K, V]):
     def _make(self, key: K, make: Callable[[], V], mine: Future[V]) -> V:
         try:
             value = make()
+            self._kept.keep(key, value, self._cost(value))
         except BaseException as error:
+            # Whatever went wrong, also in keeping: those who wait would else wait for ever.
             mine.set_exception(error)
             raise
         else:
-            self._kept.keep(key, value, self._cost(value))
             mine.set_result(value)
             return value
         finally:

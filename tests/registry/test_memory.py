@@ -66,3 +66,24 @@ def test_false_is_a_value_like_any_other() -> None:
     memory: Memory[str, bool] = Memory(1600, lambda _: 1)
     memory.get("no", lambda: False)
     assert memory.get("no", lambda: True) is False
+
+
+def test_a_value_that_cannot_be_kept_leaves_nobody_waiting() -> None:
+    came, allowed = threading.Event(), threading.Event()
+
+    def cost(value: int) -> int:
+        came.set()
+        allowed.wait(10)
+        raise MemoryError
+
+    memory: Memory[str, int] = Memory(10_000, cost)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(memory.get, "key", lambda: 7)
+        assert came.wait(10)
+        second = pool.submit(memory.get, "key", lambda: 7)
+        with pytest.raises(TimeoutError):
+            second.result(0.2)
+        allowed.set()
+        for asked in (first, second):
+            with pytest.raises(MemoryError):
+                asked.result(10)
