@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -224,13 +224,26 @@ def _opened(query: Query) -> tuple[datetime | int, int]:
     try:
         raw = base64.urlsafe_b64decode(query.cursor + "=" * (-len(query.cursor) % 4))
         sort, value, last = json.loads(raw)
-        opened = datetime.fromisoformat(value) if query.sort in ("created", "updated") else value
-        fits = sort == query.sort and isinstance(last, int) and (isinstance(opened, datetime) or type(opened) is int)
-    except (ValueError, TypeError):
+        opened = _moment(value) if query.sort in ("created", "updated") else value
+        fits = sort == query.sort and _counts(last) and (isinstance(opened, datetime) or _counts(opened))
+    except (ValueError, TypeError, OverflowError):
         fits = False
-    if not fits or (isinstance(opened, datetime) and opened.tzinfo is None) or not 0 <= last < 1 << 63:
+    if not fits:
         raise BadBody("The cursor is not one of this listing; begin again without it.")
     return opened, last
+
+
+def _moment(text: str) -> datetime:
+    """Read a time with a zone. Raises: ValueError, OverflowError (a time before the first in UTC)."""
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return found.astimezone(UTC)
+
+
+def _counts(value: object) -> bool:
+    """True for a number that a column of counts or ids can hold."""
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 _tip = (

@@ -230,9 +230,17 @@ def test_a_cursor_of_another_making_is_refused(world: World) -> None:
         b'["updated", "2026-01-01", 1]',
         b'["updated", "2026-01-01T00:00:00+00:00", -1]',
         b'["updated", "2026-01-01T00:00:00+00:00", 99999999999999999999]',
+        b'["updated", "0001-01-01T00:00:00+23:59", 1]',
         b'["updated", "x", 1]',
         b"\xff",
     ]
     for cursor in ("x", "é", "====", *(base64.urlsafe_b64encode(raw).decode() for raw in made)):
         with pytest.raises(BadBody):
             world.catalog.list(ANN, replace(MODELS, cursor=cursor))
+
+
+def test_a_cursor_beyond_any_count_is_refused(world: World) -> None:
+    for value in ("99999999999999999999", "-1", "true", '"3"'):
+        cursor = base64.urlsafe_b64encode(f'["likes", {value}, 1]'.encode()).decode()
+        with pytest.raises(BadBody):
+            world.catalog.list(ANN, replace(MODELS, sort="likes", cursor=cursor))
