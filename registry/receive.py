@@ -8,6 +8,7 @@ it everything exists. A refusal is an answer, never an exception, and changes no
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from registry.errors import BadBody, Busy, NoSpace, RegistryError
 from registry.git.repository import Repositories
 from registry.git.snapshot import Snapshot
 from registry.git.verdict import Job, Limits, Update, Verdict
-from registry.policy import Judged, Policy, Refusal, judge_names
+from registry.policy import Policy, Refusal, judge_names
 from registry.publish import Origin, Publisher, Stale
 
 __all__ = ["Origin", "Outcome", "Receiver", "Update"]
@@ -52,6 +53,23 @@ class Outcome:
     def _reason(self, name: bytes) -> str | None:
         refusal = self.refusals.get(name)
         return None if refusal is None else refusal.reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One call of `accept`."""
+
+    repo_id: int
+    origin: Origin
+    updates: tuple[Update, ...]
+    pack: Path | None
+    atomic: bool
+    progress: Progress
+
+    def refused(self, error: RegistryError, reason: str | None = None) -> Outcome:
+        """Refuse everything for one reason."""
+        refusal = Refusal(reason or error.message, error)
+        return Outcome(self.updates, error.message, {update.name: refusal for update in self.updates})
 
 
 class Receiver:
@@ -91,103 +109,66 @@ class Receiver:
         `pack` is a file in quarantine, maybe thin; it is gone at return, whatever the outcome. Every ref that is not
         refused has moved then and is durable. With `atomic` one refusal refuses all. Never raises for a refusal.
         """
-        asked = tuple(updates)
+        asked = _Asked(repo_id, origin, tuple(updates), pack, atomic, progress)
         try:
-            return self._accept(repo_id, origin, asked, pack, atomic, progress)
+            outcome = self._persist(asked)
+        except RegistryError as error:
+            return asked.refused(error)
+        except lfs_errors.LfsError as error:
+            return asked.refused(_storage(error))
+        except OSError as error:
+            log.exception("a push to repo %d could not be checked", repo_id)
+            return asked.refused(_disk(error))
         finally:
             _discard(pack)
-
-    def _accept(
-        self,
-        repo_id: int,
-        origin: Origin,
-        asked: tuple[Update, ...],
-        pack: Path | None,
-        atomic: bool,
-        progress: Progress,
-    ) -> Outcome:
-        try:
-            outcome = self._persist(repo_id, origin, asked, pack, atomic, progress)
-        except RegistryError as error:
-            return Outcome(asked, error.message, _all(asked, error.message, error))
-        except lfs_errors.LfsError as error:
-            ours = _storage(error)
-            return Outcome(asked, ours.message, _all(asked, ours.message, ours))
-        if len(outcome.refusals) < len(asked):
+        if len(outcome.refusals) < len(asked.updates):
             self._tell(repo_id)
         return outcome
 
-    def _persist(
-        self,
-        repo_id: int,
-        origin: Origin,
-        asked: tuple[Update, ...],
-        pack: Path | None,
-        atomic: bool,
-        progress: Progress,
-    ) -> Outcome:
+    def _persist(self, asked: _Asked) -> Outcome:
+        if len({update.name for update in asked.updates}) < len(asked.updates):
+            raise BadBody("One ref is named twice; send each ref once.")
         for _ in range(_ATTEMPTS):
             try:
-                return self._attempt(repo_id, origin, asked, pack, atomic, progress)
+                return self._attempt(asked)
             except Stale:
                 # Objects or links may have gone since the snapshot was pinned: look again with a new one.
                 continue
         raise Busy("The repository changed while this was checked; try again.")
 
-    def _attempt(
-        self,
-        repo_id: int,
-        origin: Origin,
-        asked: tuple[Update, ...],
-        pack: Path | None,
-        atomic: bool,
-        progress: Progress,
-    ) -> Outcome:
-        snapshot = self._repositories.snapshot(repo_id)
-        refused = judge_names(snapshot, asked, pushed=origin.reason == "push")
-        locked = self._policy.locked(repo_id, origin.actor)
-        path = None if pack is None else str(pack)
-        job = Job(path, (), asked, lock_paths=tuple(locked), limits=self._limits, portable=self._portable)
+    def _attempt(self, asked: _Asked) -> Outcome:
+        snapshot = self._repositories.snapshot(asked.repo_id)
+        refused = judge_names(snapshot, asked.updates, pushed=asked.origin.reason == "push")
+        locked = self._policy.locked(asked.repo_id, asked.origin.actor)
+        path = None if asked.pack is None else str(asked.pack)
+        job = Job(path, (), asked.updates, lock_paths=tuple(locked), limits=self._limits, portable=self._portable)
         verdict = self._check(snapshot, job)
         for line in verdict.warnings:
-            progress(line)
+            asked.progress(line)
         if verdict.unpack_error is not None:
-            return Outcome(asked, verdict.unpack_error, _all(asked, "unpacker error", _unpack_error(verdict)))
-        judged = self._policy.judge(snapshot, asked, verdict, refused, locked)
+            return asked.refused(BadBody(verdict.unpack_error), "unpacker error")
+        judged = self._policy.judge(snapshot, asked.updates, verdict, refused, locked)
         for line in judged.messages:
-            progress(line)
-        return self._publish(snapshot, origin, asked, verdict, judged, atomic)
+            asked.progress(line)
+        return self._publish(snapshot, asked, verdict, judged.refusals)
 
-    def _publish(
-        self,
-        snapshot: Snapshot,
-        origin: Origin,
-        asked: tuple[Update, ...],
-        verdict: Verdict,
-        judged: Judged,
-        atomic: bool,
-    ) -> Outcome:
-        refusals = dict(judged.refusals)
-        if not (refusals and atomic):
-            moving = [update for update in asked if update.name not in refusals]
-            if moving:
-                if verdict.pack is not None:
-                    self._publisher.keep(verdict.pack)
-                refusals |= self._moved(snapshot, origin, moving, verdict, atomic=atomic, all_asked=not refusals)
-        return Outcome(asked, None, _together(asked, refusals) if atomic else refusals)
+    def _publish(self, snapshot: Snapshot, asked: _Asked, verdict: Verdict, judged: Mapping[bytes, Refusal]) -> Outcome:
+        refusals = dict(judged)
+        moving = [update for update in asked.updates if update.name not in refusals]
+        if moving and not (refusals and asked.atomic):
+            if verdict.pack is not None:
+                self._publisher.keep(verdict.pack)
+            refusals |= self._move(snapshot, asked, moving, verdict)
+        return Outcome(asked.updates, None, _together(asked.updates, refusals) if asked.atomic else refusals)
 
-    def _moved(
-        self,
-        snapshot: Snapshot,
-        origin: Origin,
-        moving: Sequence[Update],
-        verdict: Verdict,
-        *,
-        atomic: bool,
-        all_asked: bool,
+    def _move(
+        self, snapshot: Snapshot, asked: _Asked, moving: Sequence[Update], verdict: Verdict
     ) -> dict[bytes, Refusal]:
+        all_asked = len(moving) == len(asked.updates)
         try:
-            return self._publisher.publish(snapshot, origin, moving, verdict, atomic=atomic, all_asked=all_asked)
+            return self._publisher.publish(
+                snapshot, asked.origin, moving, verdict, atomic=asked.atomic, all_asked=all_asked
+            )
         except Stale:
             if verdict.pack is not None:
                 # The shelf may have adopted the file; the next attempt needs it where it was.
@@ -209,10 +190,6 @@ def _discard(pack: Path | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def _all(asked: Sequence[Update], reason: str, error: RegistryError) -> dict[bytes, Refusal]:
-    return {update.name: Refusal(reason, error) for update in asked}
-
-
 def _together(asked: Sequence[Update], refusals: dict[bytes, Refusal]) -> dict[bytes, Refusal]:
     """Refuse every ref of an atomic request if one is refused; the refs' own reasons come first."""
     if not refusals:
@@ -222,11 +199,6 @@ def _together(asked: Sequence[Update], refusals: dict[bytes, Refusal]) -> dict[b
     return refusals | rest
 
 
-def _unpack_error(verdict: Verdict) -> RegistryError:
-    text = verdict.unpack_error or ""
-    return BadBody(text)
-
-
 def _storage(error: lfs_errors.LfsError) -> RegistryError:
     """Say a store's failure in the registry's words."""
     if isinstance(error, lfs_errors.NoSpace):
@@ -234,3 +206,10 @@ def _storage(error: lfs_errors.LfsError) -> RegistryError:
     if isinstance(error, lfs_errors.HeavyError):
         return Busy(f"The check of the pack did not finish; push again. {error.message}")
     return Busy(f"The store does not take the objects now: {error.message}")
+
+
+def _disk(error: OSError) -> RegistryError:
+    """Say in the registry's words that quarantine could not be read or written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace("The server's disk is full; nothing was changed. Ask its operator for space.")
+    return Busy("The server could not check the objects now; try again, and tell its operator if it goes on.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from registry.access import Actor
 from registry.db import Database
 from registry.errors import NoSpace as RegistryNoSpace
 from registry.errors import ObjectAbsent, RefMoved
+from registry.git import ingest
 from registry.git.snapshot import ZERO, tips_digest
 from registry.git.verdict import Update
 from registry.publish import Origin
@@ -294,6 +296,24 @@ def test_a_full_shelf_refuses_and_nothing_moves(gate: Gate, monkeypatch: pytest.
     outcome = gate.push((MAIN, ZERO, gate.commit({"a.txt": b"one"})))
     assert outcome.unpack == "The disk is full."
     assert isinstance(outcome.error, RegistryNoSpace)
+    assert gate.targets() == {}
+
+
+def test_a_full_quarantine_is_an_answer_and_not_an_exception(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ingest, "check_light", full)
+    outcome = gate.push((MAIN, ZERO, gate.commit({"a.txt": b"one"})))
+    assert isinstance(outcome.error, RegistryNoSpace)
+    assert gate.targets() == {}
+    assert list((gate.folder / "quarantine").iterdir()) == []
+
+
+def test_a_ref_named_twice_is_refused(gate: Gate) -> None:
+    sha = gate.commit({"a.txt": b"one"})
+    outcome = gate.push((MAIN, ZERO, sha), (MAIN, sha, ZERO), pack=gate.pack([sha]))
+    assert outcome.unpack is not None
     assert gate.targets() == {}
 
 
