@@ -98,6 +98,8 @@ class CommitLines:
 
     def _check_length(self) -> None:
         if len(self._rest) > self._longest:
+            # A refusal's traceback holds this object until the next collection of garbage: it must not hold the line.
+            self._rest.clear()
             raise TooLarge(f"A line of a commit is limited to {self._longest} bytes: store large files with LFS.")
 
     def _line(self, line: bytearray) -> None:
