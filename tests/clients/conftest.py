@@ -42,3 +42,21 @@ def kept(small_site: Site) -> Iterator[str]:
     before = small_site.refs(name)
     yield name
     assert small_site.refs(name) == before
+
+
+@pytest.fixture
+def own(site: Site) -> Iterator[str]:
+    """A repo whose branch is where it was after the test."""
+    repo = site.repo()
+    before = site.refs(repo)
+    yield repo
+    assert site.refs(repo) == before
+
+
+@pytest.fixture
+def small(small_site: Site) -> Iterator[str]:
+    """The same in the small house."""
+    repo = small_site.repo()
+    before = small_site.refs(repo)
+    yield repo
+    assert small_site.refs(repo) == before
