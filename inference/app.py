@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -119,7 +119,9 @@ def versions() -> str:
 
 def _load(lines: Lines, pool: Pool) -> Load:
     queued, running = lines.counts()
-    return Load(queued, running, sum(state.bytes for state in pool.states()))
+    now = pool.turnover()
+    held = sum(state.bytes for state in pool.states())
+    return Load(queued, running, held, now.loads, now.evictions, now.kv_used, now.kv_total)
 
 
 def build(config: Config, visits: Visits | None = None) -> Starlette:
@@ -128,7 +130,10 @@ def build(config: Config, visits: Visits | None = None) -> Starlette:
     visits: given by a server that drains them when it is told to stop.
     Raises: ValueError: the device that was asked for is not there.
     """
-    device = resolve(config.device, config.dtype)
+    device = cache(partial(resolve, config.device, config.dtype))
+    if config.device == "cuda":
+        # Whoever insists on a GPU hears at once that there is none. Else torch is imported by the first load.
+        device()
     builder = Builder(device=device, recipe=config.quantize, allow_pickle=config.allow_pickle)
     checkouts = Checkouts(
         config.checkouts,
@@ -136,11 +141,12 @@ def build(config: Config, visits: Visits | None = None) -> Starlette:
         config.registry_token,
         config.shared_store,
         allow_pickle=config.allow_pickle,
+        limit=config.checkout_bytes,
     )
     pool = Pool(
         checkouts,
         builder.build,
-        config.model_bytes or budget.of(device),
+        lambda: config.model_bytes or budget.of(device()),
         config.idle_seconds,
         config.refresh,
         load_seconds=config.load_seconds,

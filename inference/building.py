@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from inference.engine import Engine
@@ -14,9 +15,11 @@ WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Builder:
-    """Builds engines for one device and recipe."""
+    """Builds engines for one device and recipe; the device is looked at when the first one is built."""
 
-    def __init__(self, *, device: Device, recipe: str = "none", allow_pickle: frozenset[str] = frozenset()):
+    def __init__(
+        self, *, device: Callable[[], Device], recipe: str = "none", allow_pickle: frozenset[str] = frozenset()
+    ):
         self._device = device
         self._recipe = recipe
         self._allow_pickle = allow_pickle
@@ -27,12 +30,13 @@ class Builder:
         Raises: ModelRefused, Overloaded (`model_capacity`), and whatever Transformers makes of a broken folder.
         """
         loadable = judge(path, repo, sha, self._allow_pickle)
-        model = weights.load(path, self._device, recipe=self._recipe, pickle=loadable.is_pickle)
-        return ContinuousEngine(model, f"continuous {self._device.kind} {self._device.dtype} {self._recipe}")
+        device = self._device()
+        model = weights.load(path, device, recipe=self._recipe, pickle=loadable.is_pickle)
+        return ContinuousEngine(model, f"continuous {device.kind} {device.dtype} {self._recipe}")
 
     def estimate(self, path: Path, repo: str, sha: str) -> int:
         """Guess the bytes that a commit's weights will take.
 
         Raises: ModelRefused.
         """
-        return judge(path, repo, sha, self._allow_pickle).estimate(WIDTHS[self._device.dtype])
+        return judge(path, repo, sha, self._allow_pickle).estimate(WIDTHS[self._device().dtype])

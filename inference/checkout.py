@@ -23,10 +23,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from inference.download import Entry, Registry, Resolved, disk
-from inference.errors import ModelRefused, Overloaded
-from inference.names import check_path, folded, is_sha, parse
+from inference.errors import ModelRefused, Overloaded, Unavailable
+from inference.kept import MANIFEST, Kept
+from inference.names import check_path, folded, parse
 
-MANIFEST = ".weightroom.json"
 WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 PICKLES = ("pytorch_model*.bin",)
 
@@ -48,11 +48,13 @@ class Checkouts:
         shared_store: Path | None = None,
         *,
         allow_pickle: frozenset[str] = frozenset(),
+        limit: int = 100 * 2**30,
     ):
         """Make the folder.
 
         token: read token for what the sidecar does on its own account.
         shared_store: the `objects` folder of a registry on this machine; LFS files there are hard-linked.
+        limit: bytes that checkouts may take together; the least recently used go first, those in use never.
         """
         self._folder = folder.absolute()
         self._building = self._folder / "building"
@@ -61,12 +63,14 @@ class Checkouts:
         self._token = token
         self._shelf = None if shared_store is None else shared_store.absolute() / "lfs"
         self._allow_pickle = allow_pickle
+        self._kept = Kept(self._folder, self._building, limit)
         self._lock = threading.Lock()
         self._turns: dict[str, _Turn] = {}
 
     def close(self) -> None:
         """Close connections to the registry; what is checked out stays."""
         self._registry.close()
+        self._kept.close()
 
     def resolve(self, name: str, token: str | None = None) -> Resolved:
         """Ask the registry which commit a name means for the owner of `token`; None asks as nobody.
@@ -79,23 +83,31 @@ class Checkouts:
         """Give the sidecar's own read token, for questions nobody asked."""
         return self._token
 
-    def find(self, sha: str) -> Path | None:
-        """Give the folder of a commit that is checked out already."""
-        path = self._folder / sha
-        return path if is_sha(sha) and (path / MANIFEST).is_file() else None
-
     def pin(self, repo: str, sha: str, token: str | None = None) -> Path:
-        """Check a commit out, or find it; return its folder. Repeatable, and one builder at a time per commit.
+        """Check a commit out, or find it; return its folder, which stays until `release`.
 
+        Repeatable, and one builder at a time per commit. A folder that lost files since is built again.
         Raises: ModelAbsent, ModelRefused (a path that is unsafe to create), Overloaded (disk), Unavailable.
         """
-        with self._turn(sha), disk(), _lock_file(self._building / f"{sha}.lock"):
-            done = self.find(sha)
-            if done is not None:
+        with self._turn(sha), disk():
+            # Somebody may have emptied the folder while this process runs.
+            self._building.mkdir(parents=True, exist_ok=True)
+            with _lock_file(self._building / f"{sha}.lock"):
+                done = self._kept.hold(sha)
+                if done is not None:
+                    return done
+                self._build(repo, sha, token if token is not None else self._token)
+                done = self._kept.hold(sha)
+                if done is None:
+                    raise Unavailable(f"the checkout of {repo}@{sha} was removed at once; ask again", retry_after=2)
+                self._kept.trim()
                 return done
-            return self._build(repo, sha, token if token is not None else self._token)
 
-    def _build(self, repo: str, sha: str, token: str | None) -> Path:
+    def release(self, sha: str) -> None:
+        """Say that what one `pin` gave is not used any more; it may be removed when its bytes are needed."""
+        self._kept.release(sha)
+
+    def _build(self, repo: str, sha: str, token: str | None) -> None:
         here = self._building / sha
         tree, parts = here / "tree", here / "parts"
         entries = _wanted(self._registry.files(repo, sha, token), f"{repo}@{sha}" in self._allow_pickle)
@@ -108,11 +120,9 @@ class Checkouts:
                 _make_folders(tree, entry.path)
                 self._bring(repo, sha, entry, parts / _part_name(entry), target, token)
         _write_manifest(tree, repo, sha, entries)
-        final = self._folder / sha
-        os.rename(tree, final)
+        os.rename(tree, self._folder / sha)
         _sync_folder(self._folder)
         shutil.rmtree(here, ignore_errors=True)
-        return final
 
     def _bring(self, repo: str, sha: str, entry: Entry, part: Path, target: Path, token: str | None) -> None:
         """Put one proven file in its place: by link from the shared shelf if it is there, else by download."""
@@ -147,6 +157,7 @@ class Checkouts:
 
     def _check_space(self, entries: list[Entry]) -> None:
         needed = sum(entry.size for entry in entries if self._on_shelf(entry) is None)
+        self._kept.trim(needed - shutil.disk_usage(self._building).free)
         free = shutil.disk_usage(self._building).free
         if needed > free:
             raise Overloaded(

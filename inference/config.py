@@ -57,6 +57,8 @@ class Config:
     """`auto`, `cpu` or `cuda`."""
     checkouts: Path = Path("checkouts")
     """Folder of checked-out revisions, one folder for each commit sha."""
+    checkout_bytes: int = 100 * 2**30
+    """Disk that checked-out revisions may take together, e.g. `100GiB`; those in use stay all the same."""
     api_keys: str = "registry"
     """`registry` (keys are registry tokens), `none` (loopback only), or a file with one SHA-256 in hex per line."""
     model_bytes: int | None = None
@@ -203,6 +205,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "SIDECAR_PORT": _whole(0, 65535),
     "DEVICE": _one_of("auto", "cpu", "cuda"),
     "CHECKOUTS": Path,
+    "CHECKOUT_BYTES": _bytes,
     "API_KEYS": _keys,
     "MODEL_BYTES": _bytes,
     "IDLE_SECONDS": _seconds(0, 10**7),

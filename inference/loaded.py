@@ -58,6 +58,16 @@ class State:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Turnover:
+    """What was loaded and unloaded since the start, and how full the caches are, in tokens."""
+
+    loads: int = 0
+    evictions: int = 0
+    kv_used: int = 0
+    kv_total: int = 0
+
+
 class Lease:
     """The right to use a loaded model until it is given back; a context manager."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -19,6 +19,10 @@ class Load:
     queued: int
     running: int
     model_bytes: int
+    loads: int = 0
+    evictions: int = 0
+    kv_used: int = 0
+    kv_total: int = 0
 
 
 class _Gauges(Collector):
@@ -27,7 +31,7 @@ class _Gauges(Collector):
     def __init__(self, look: Callable[[], Load]):
         self._look = look
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         load = self._look()
         queued, running = float(load.queued), float(load.running)
         yield GaugeMetricFamily("weightroom_queued", "Requests that wait.", value=queued)
@@ -35,6 +39,11 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("weightroom_model_bytes", "Memory of loaded models.", value=float(load.model_bytes))
         yield GaugeMetricFamily("vllm:num_requests_waiting", "As weightroom_queued.", value=queued)
         yield GaugeMetricFamily("vllm:num_requests_running", "As weightroom_running.", value=running)
+        yield CounterMetricFamily("weightroom_loads", "Models loaded.", value=float(load.loads))
+        yield CounterMetricFamily("weightroom_evictions", "Models unloaded.", value=float(load.evictions))
+        ratio = load.kv_used / load.kv_total if load.kv_total else 0.0
+        yield GaugeMetricFamily("weightroom_kv_used_ratio", "Share of all cache tokens in use.", value=ratio)
+        yield GaugeMetricFamily("vllm:kv_cache_usage_perc", "As weightroom_kv_used_ratio.", value=ratio)
 
 
 class Meters:

@@ -11,13 +11,16 @@ from inference.errors import SidecarError
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 2.0
-"""Between two attempts; the registry may start after us, and a model may be pushed later."""
+"""Between two attempts; the registry may start after us, and a model may be pushed, or mended, later."""
 
 
 class Pins:
-    """Pins names, one after the other, until all are; `/ready` names those that are missing."""
+    """Pins names, one after the other, until all are loaded; `/ready` names those that are missing.
 
-    def __init__(self, names: Sequence[str], pin: Callable[[str], None], *, again: float = AGAIN_SECONDS):
+    `pin` says whether a name is loaded by now, or raises why not.
+    """
+
+    def __init__(self, names: Sequence[str], pin: Callable[[str], bool], *, again: float = AGAIN_SECONDS):
         self._names = tuple(names)
         self._pin = pin
         self._again = again
@@ -43,10 +46,9 @@ class Pins:
     def _pinned(self, name: str, told: dict[str, str]) -> bool:
         """Try once; say so in the log when the reason of a failure is new."""
         try:
-            self._pin(name)
+            return self._pin(name)
         except SidecarError as error:
             if told.get(name) != error.message:
                 log.warning("cannot load %s yet: %s", name, error.message)
             told[name] = error.message
             return False
-        return True

@@ -13,17 +13,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from inference.download import Resolved
 from inference.engine import Engine
 from inference.errors import EngineFailed, ModelAbsent, ModelRefused, Overloaded, SidecarError, Unavailable
-from inference.loaded import Lease, Loaded, Phase, State
+from inference.loaded import Lease, Loaded, Phase, State, Turnover
 from inference.names import parse
-from inference.resolver import Resolver
+from inference.resolver import Resolver, Shelf
 
 log = logging.getLogger(__name__)
 
@@ -39,22 +39,6 @@ SETTLE_SECONDS = 3.0
 """A superseded commit stays this long after its last use: another branch that still means it may ask."""
 TIDY_SECONDS = 1.0
 KEPT_FAILURES = 100
-
-
-class Shelf(Protocol):
-    """Where commits are checked out; `Checkouts` in the house."""
-
-    def resolve(self, name: str, token: str | None = None) -> Resolved:
-        """Ask which commit a name means for the owner of a token."""
-        ...
-
-    def pin(self, repo: str, sha: str, token: str | None = None) -> Path:
-        """Check a commit out."""
-        ...
-
-    def own_token(self) -> str | None:
-        """Give the sidecar's own read token."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +58,7 @@ class Pool:
         self,
         checkouts: Shelf,
         build: Build,
-        budget_bytes: int,
+        budget_bytes: int | Callable[[], int],
         idle_seconds: float,
         refresh_seconds: float = 2.0,
         *,
@@ -84,10 +68,12 @@ class Pool:
     ):
         """Start empty.
 
+        budget_bytes: what all may hold together; a function is asked when the first room is needed.
         idle_seconds: unload what nobody used for so long; 0 keeps it until its bytes are needed.
         estimate: bytes of a commit before it is loaded; None counts its weight files.
         """
-        self._checkouts, self._build, self._budget = checkouts, build, budget_bytes
+        self._checkouts, self._build = checkouts, build
+        self._budget = budget_bytes if callable(budget_bytes) else lambda: budget_bytes
         self._idle_seconds, self._load_seconds = idle_seconds, load_seconds
         self._estimate = estimate or _weight_bytes
         self._clock = clock
@@ -100,6 +86,8 @@ class Pool:
         self._serving: dict[str, str] = {}
         self._pinned: set[str] = set()
         self._crashes: dict[str, float] = {}
+        self._waiting: Counter[str] = Counter()
+        self._turnover = Turnover()
         self._is_closed = False
         self._tidier = threading.Thread(target=self._keep_tidy, name="pool-tidy", daemon=True)
         self._tidier.start()
@@ -122,7 +110,9 @@ class Pool:
                 wanted = self._healthy(resolved.sha)
                 if wanted is not None:
                     return self._lend(name, resolved.repo, wanted, is_asked_for=True)
-                load = load or self._start(name, resolved, token)
+                if load is None or (load.error is None and self._loads.get(resolved.sha) is not load):
+                    # None has begun yet, or what it brought has gone again: the engine broke at once, say.
+                    load = self._start(name, resolved, token)
                 former = self._healthy(self._serving.get(name, resolved.sha))
                 if former is not None:
                     return self._lend(name, resolved.repo, former, is_asked_for=False)
@@ -131,11 +121,12 @@ class Pool:
                 left = deadline - self._clock()
                 if left <= 0:
                     raise Unavailable(f"{name} is still loading; ask again", code="model_loading", retry_after=5)
-                self._changed.wait(min(left, TIDY_SECONDS))
+                self._await(resolved.sha, min(left, TIDY_SECONDS))
 
-    def pin(self, name: str) -> None:
+    def pin(self, name: str) -> bool:
         """Never evict what `name` means, and load it now, in the background, with the sidecar's own token.
 
+        True once it is loaded: ask again until then, because a load may fail and is begun by asking.
         Raises: ModelAbsent, Unavailable; the name stays pinned, and loads when it is first asked for.
         """
         with self._changed:
@@ -145,9 +136,12 @@ class Pool:
         with self._changed:
             self._check_open()
             if self._healthy(resolved.sha) is None:
-                self._start(name, resolved, token)
-            else:
-                self._serving[name] = resolved.sha
+                load = self._start(name, resolved, token)
+                if load.error is not None:
+                    raise _again(load.error)
+                return False
+            self._move(name, resolved.sha)
+            return True
 
     def states(self) -> list[State]:
         """List loaded, loading and failed commits, for `/v1/models`."""
@@ -175,7 +169,7 @@ class Pool:
             for loaded in closing:
                 loaded.is_closing = True
         for loaded in closing:
-            loaded.engine.close()
+            self._close(loaded)
             with self._changed:
                 self._leaving.remove(loaded)
                 self._changed.notify_all()
@@ -201,7 +195,33 @@ class Pool:
             self._leaving = [loaded for loaded in self._leaving if loaded.is_closing]
             self._changed.notify_all()
         for loaded in closing:
+            self._close(loaded)
+
+    def turnover(self) -> Turnover:
+        """Count loads and evictions since the start, and look at the caches; cheap."""
+        with self._changed:
+            looks = [loaded.engine.stats() for loaded in self._ready.values()]
+            used, total = sum(look.kv_used for look in looks), sum(look.kv_total for look in looks)
+            return replace(self._turnover, kv_used=used, kv_total=total)
+
+    def _close(self, loaded: Loaded) -> None:
+        """Close an engine and let its files go; one that breaks while closing holds up nothing else."""
+        try:
             loaded.engine.close()
+        except Exception:
+            log.exception("closing %s@%s failed", loaded.repo, loaded.sha)
+        finally:
+            self._checkouts.release(loaded.sha)
+
+    def _await(self, sha: str, seconds: float) -> None:
+        """Wait for a change; a commit that arrives is not evicted before who waited has it. Holds the lock."""
+        self._waiting[sha] += 1
+        try:
+            self._changed.wait(seconds)
+        finally:
+            self._waiting[sha] -= 1
+            if not self._waiting[sha]:
+                del self._waiting[sha]
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -253,11 +273,11 @@ class Pool:
         repo, sha = load.resolved.repo, load.resolved.sha
         try:
             path = self._checkouts.pin(repo, sha, token)
-            with self._building:
-                self._make_room(repo, self._estimate(path, repo, sha))
-                engine = self._build(path, repo, sha)
-                loaded = Loaded(repo, sha, path, engine, engine.info().bytes, used_at=self._clock())
-                self._serve(load, loaded)
+            try:
+                self._bring_up(load, path)
+            except BaseException:
+                self._checkouts.release(sha)
+                raise
         except SidecarError as error:
             self._fail(load, error)
         except Exception as error:
@@ -266,22 +286,33 @@ class Pool:
             why = f"{repo}@{sha} could not be loaded ({type(error).__name__}); the sidecar's log says more"
             self._fail(load, EngineFailed(why))
 
+    def _bring_up(self, load: _Load, path: Path) -> None:
+        repo, sha = load.resolved.repo, load.resolved.sha
+        with self._building:
+            self._make_room(repo, self._estimate(path, repo, sha))
+            engine = self._build(path, repo, sha)
+            loaded = Loaded(repo, sha, path, engine, engine.info().bytes, used_at=self._clock())
+            self._serve(load, loaded)
+
     def _serve(self, load: _Load, loaded: Loaded) -> None:
         with self._changed:
             is_closed = self._is_closed
             if not is_closed:
+                self._turnover = replace(self._turnover, loads=self._turnover.loads + 1)
                 self._ready[loaded.sha] = loaded
                 for name in load.names:
                     self._move(name, loaded.sha)
             self._loads.pop(loaded.sha, None)
             self._changed.notify_all()
         if is_closed:
-            loaded.engine.close()
+            self._close(loaded)
 
     def _fail(self, load: _Load, error: SidecarError) -> None:
         """Remember why; a lack of room or of the registry may be over soon, so that is tried again soon."""
         now = self._clock()
-        passing = {ModelRefused: float("inf"), Overloaded: SOON_SECONDS, Unavailable: SOON_SECONDS}
+        # One caller's token may have lost its right while the files came; the next caller's may have it.
+        soon = dict.fromkeys((Overloaded, Unavailable, ModelAbsent), SOON_SECONDS)
+        passing = {ModelRefused: float("inf"), **soon}
         wait = passing.get(type(error), FAILED_SECONDS)
         with self._changed:
             load.retry_at, load.error = now + wait, error
@@ -295,18 +326,21 @@ class Pool:
 
         Raises: Overloaded (`model_capacity`).
         """
+        budget = self._budget()
         while True:
             with self._changed:
                 held = sum(loaded.bytes for loaded in [*self._ready.values(), *self._leaving])
-                if held + needed <= self._budget:
+                if held + needed <= budget:
                     return
-                pinned = self._kept()
-                idle = [one for sha, one in self._ready.items() if not one.leases and sha not in pinned]
-                if idle:
-                    self._retire(min(idle, key=lambda one: one.used_at).sha)
-                elif not any(one.leases == 0 for one in self._leaving):
-                    message = f"{repo} needs {needed} bytes, and {held} of {self._budget} are in use"
+                kept = self._kept().union(self._waiting)
+                idle = [one for sha, one in self._ready.items() if not one.leases and sha not in kept]
+                going = [one for one in self._leaving if not one.leases]
+                if held + needed > budget + sum(one.bytes for one in idle + going):
+                    # Nobody is sent away for a newcomer that would not fit even so.
+                    message = f"{repo} needs {needed} bytes, and {held} of {budget} are in use"
                     raise Overloaded(message, code="model_capacity", retry_after=10)
+                if not going:
+                    self._retire(min(idle, key=lambda one: one.used_at).sha)
             self.tidy()
             with self._changed:
                 # Another thread may be closing one: its bytes come back with a notification.
@@ -316,6 +350,7 @@ class Pool:
         """Take a commit out of service; it is closed once its last lease is back. Holds the lock."""
         loaded = self._ready.pop(sha, None)
         if loaded is not None:
+            self._turnover = replace(self._turnover, evictions=self._turnover.evictions + 1)
             self._leaving.append(loaded)
 
     def _give_back(self, loaded: Loaded) -> None:

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from inference.download import Resolved
@@ -34,6 +35,22 @@ class Source(Protocol):
 
     def resolve(self, name: str, token: str | None = None) -> Resolved:
         """Ask which commit a name means for the owner of a token."""
+        ...
+
+
+class Shelf(Source, Protocol):
+    """Where commits are checked out, for the pool."""
+
+    def pin(self, repo: str, sha: str, token: str | None = None) -> Path:
+        """Check a commit out, and keep it until `release`."""
+        ...
+
+    def release(self, sha: str) -> None:
+        """Say that what one `pin` gave is not used any more."""
+        ...
+
+    def own_token(self) -> str | None:
+        """Give the sidecar's own read token."""
         ...
 
 

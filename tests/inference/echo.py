@@ -163,6 +163,8 @@ class EchoShelf:
     def pin(self, repo: str, sha: str, token: str | None = None) -> Path:
         return self.path
 
+    def release(self, sha: str) -> None: ...
+
     def own_token(self) -> str | None:
         return None
 

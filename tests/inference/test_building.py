@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from inference.errors import ModelRefused
 
 def test_an_estimate_counts_the_width_of_the_loading_format(checkout: Path) -> None:
     wide, narrow = (
-        Builder(device=Device("cpu", dtype, 1)).estimate(checkout, "acme/echo", "a" * 40)  # type: ignore[arg-type]
+        Builder(device=partial(Device, "cpu", dtype, 1)).estimate(checkout, "acme/echo", "a" * 40)
         for dtype in ("float32", "bfloat16")
     )
     assert wide == 2 * narrow > 0
@@ -25,4 +26,4 @@ def test_pickled_weights_are_refused(checkout: Path, tmp_path: Path) -> None:
         shutil.copy(checkout / name, tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(ModelRefused):
-        Builder(device=Device("cpu", "float32", 1)).build(tmp_path, "acme/echo", "a" * 40)
+        Builder(device=lambda: Device("cpu", "float32", 1)).build(tmp_path, "acme/echo", "a" * 40)

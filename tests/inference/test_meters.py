@@ -19,6 +19,12 @@ def test_the_text_is_read_back_by_prometheus_own_parser() -> None:
     assert b"weightroom_queued 4.0" in meters.text()
 
 
+def test_turnover_and_caches_are_told() -> None:
+    text = Meters(lambda: Load(0, 0, 0, loads=3, evictions=2, kv_used=25, kv_total=100)).text().decode()
+    for line in ("weightroom_loads_total 3.0", "weightroom_evictions_total 2.0", "weightroom_kv_used_ratio 0.25"):
+        assert line in text
+
+
 def test_two_houses_in_one_process_count_apart() -> None:
     one, other = Meters(lambda: Load(0, 0, 0)), Meters(lambda: Load(0, 0, 0))
     one.cancels.inc()

@@ -11,10 +11,11 @@ def test_a_name_is_pinned_once_and_a_missing_one_again_and_again() -> None:
     pinned: list[str] = []
     answers = {"acme/a": [Unavailable("away"), ModelAbsent("absent")], "acme/b": []}
 
-    def pin(name: str) -> None:
+    def pin(name: str) -> bool:
         if answers[name]:
             raise answers[name].pop()
         pinned.append(name)
+        return True
 
     pins = Pins(["acme/a", "acme/b"], pin, again=0.01)
     pins.start()

@@ -57,6 +57,7 @@ class Yard:
     readers: dict[str, set[str | None]] = field(default_factory=dict)
     built: list[Still] = field(default_factory=list)
     pinned_with: list[str | None] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
     failing: dict[str, Exception] = field(default_factory=dict)
     gates: dict[str, threading.Event] = field(default_factory=dict)
     estimates: dict[str, int] = field(default_factory=dict)
@@ -76,6 +77,9 @@ class Yard:
     def pin(self, repo: str, sha: str, token: str | None = None) -> Path:
         self.pinned_with.append(token)
         return Path("/checkouts") / sha
+
+    def release(self, sha: str) -> None:
+        self.released.append(sha)
 
     def build(self, path: Path, repo: str, sha: str) -> Engine:
         if sha in self.gates:
@@ -305,6 +309,102 @@ def test_a_model_larger_than_the_budget_is_refused_and_evicts_none_that_is_lease
     with pool.lease("acme/a"), pytest.raises(Overloaded):
         pool.lease("acme/b")
     assert yard.engines(SECOND) == []
+
+
+def test_a_model_that_will_never_fit_sends_nobody_away(yard: Yard, make: MakePool) -> None:
+    pool = make(budget=250)
+    yard.tips |= {"acme/b": SECOND, "acme/c": THIRD}
+    yard.estimates[THIRD] = 251
+    pool.lease("acme/a").give_back()
+    pool.lease("acme/b").give_back()
+    with pytest.raises(Overloaded):
+        pool.lease("acme/c")
+    assert [engine.closed for engine in yard.built] == [0, 0]
+
+
+def test_of_two_that_load_for_one_place_each_serves_who_waited_for_it(yard: Yard, make: MakePool) -> None:
+    pool, found, why = make(budget=150), list[str](), list[SidecarError]()
+    yard.tips["acme/b"] = SECOND
+    yard.gates |= {FIRST: threading.Event(), SECOND: threading.Event()}
+
+    def use(name: str) -> None:
+        try:
+            with pool.lease(name, seconds=10**6) as lease:
+                found.append(lease.sha)
+        except Overloaded as error:
+            why.append(error)
+
+    threads = [threading.Thread(target=use, args=(name,)) for name in ("acme/a", "acme/b") for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(_phases(pool)) == 2)
+    for gate in yard.gates.values():
+        gate.set()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(found) + len(why) == 8
+    assert len(found) >= 4
+
+
+def test_who_waits_for_an_engine_that_broke_at_once_gets_the_next_one(yard: Yard, make: MakePool) -> None:
+    pool, found = make(), list[str]()
+    build, gate = pool._build, threading.Event()
+
+    def broken_first(path: Path, repo: str, sha: str) -> Engine:
+        engine = build(path, repo, sha)
+        yard.built[-1].is_broken = len(yard.built) == 1
+        assert gate.wait(30)
+        return engine
+
+    pool._build = broken_first
+    thread = threading.Thread(target=lambda: found.append(pool.lease("acme/a", seconds=10**6).sha))
+    thread.start()
+    wait_until(lambda: len(yard.built) == 1)
+    gate.set()
+    thread.join(30)
+    assert found == [FIRST]
+    assert len(yard.built) == 2
+
+
+def test_a_pinned_model_that_failed_to_load_is_tried_again_by_pinning(yard: Yard, make: MakePool) -> None:
+    pool = make()
+    yard.failing[FIRST] = Unavailable("away", code="registry_unavailable")
+    assert not pool.pin("acme/a")
+    wait_until(lambda: _phases(pool) == {FIRST: "failed"})
+    with pytest.raises(Unavailable):
+        pool.pin("acme/a")
+    yard.failing.clear()
+    yard.now += SOON_SECONDS
+    assert not pool.pin("acme/a")
+    wait_until(lambda: _phases(pool) == {FIRST: "ready"})
+    assert pool.pin("acme/a")
+
+
+def test_each_checkout_is_let_go_once(yard: Yard, make: MakePool) -> None:
+    pool = make(budget=150)
+    yard.tips["acme/b"] = SECOND
+    pool.lease("acme/a").give_back()
+    pool.lease("acme/b").give_back()
+    assert yard.released == [FIRST]
+    yard.failing[THIRD] = ModelRefused("no")
+    yard.tips["acme/c"] = THIRD
+    with pytest.raises(ModelRefused):
+        pool.lease("acme/c")
+    assert yard.released == [FIRST, SECOND, THIRD]
+    turnover = pool.turnover()
+    assert (turnover.loads, turnover.evictions) == (2, 2)
+    pool.close()
+    assert yard.released == [FIRST, SECOND, THIRD]
+
+
+def test_an_engine_that_breaks_while_closing_gives_its_bytes_back(yard: Yard, make: MakePool) -> None:
+    pool = make(budget=150)
+    pool.lease("acme/a").give_back()
+    yard.built[0].close = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    yard.tips["acme/b"] = SECOND
+    pool.lease("acme/b").give_back()
+    assert _phases(pool) == {SECOND: "ready"}
 
 
 def test_pinned_models_are_loaded_first_and_never_evicted(yard: Yard, make: MakePool) -> None:
