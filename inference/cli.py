@@ -6,6 +6,7 @@ Exit: 0 fine · 2 usage or settings · 75 try again (the port is taken). Errors 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 from starlette.applications import Starlette
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(config: Config) -> int:
-    """Listen, say where, and answer until SIGTERM or SIGINT; then finish what runs."""
+    """Listen, say where, and answer until SIGTERM or SIGINT; then finish what runs, and end the process."""
     try:
         door = _listen(config.sidecar_host, config.sidecar_port)
     except OSError as error:
@@ -72,7 +74,19 @@ def serve(config: Config) -> int:
             return USAGE
         server = Server(app, visits, config.drain_seconds, _url(config.sidecar_host, door))
         server.run(sockets=[door])
-    return OK
+    return _leave(OK)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now; all that matters is closed and said.
+
+    Taking down an interpreter that holds torch takes seconds, and aborts when a thread is inside a library just then:
+    a load that nobody waits for any more.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class Server(uvicorn.Server):
@@ -101,6 +115,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             print(f"weightroom-sidecar listens on {self._url}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close everything. Each engine that closes collects garbage; what outlives none of them is left alone."""
+        gc.freeze()
+        await super().shutdown(sockets=sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain, or end it when asked again."""

@@ -61,6 +61,27 @@ def test_help_needs_no_torch() -> None:
     assert "--shared-store" in done.stdout
 
 
+def test_listening_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom inference.app import build\nfrom inference.config import Config\n"
+        "build(Config(registry='http://127.0.0.1:9', checkouts=Path('checkouts')))\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.rstrip().endswith("[]"), done.stderr
+
+
+def test_a_gpu_that_is_insisted_on_and_absent_is_told_at_once(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WEIGHTROOM_")}
+    arguments = ["--registry", "http://127.0.0.1:9", "--port", "0", "--device", "cuda"]
+    hidden = environment | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*COMMAND, *arguments], env=hidden, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cuda" in done.stderr
+
+
 def test_it_says_where_it_listens_and_ends_when_asked(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WEIGHTROOM_")}
     arguments = ["--registry", "http://127.0.0.1:9", "--port", "0", "--device", "cpu", "--model", "acme/none"]
