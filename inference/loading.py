@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from inference import headers
 from inference.errors import ModelRefused
+from lfs.tensors import Header
 
 MAX_CONFIG = 16 * 2**20
 MAX_NESTING = 64
@@ -191,7 +192,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return placed
 
 
-def _check_index(folder: Path, found: dict[str, headers.Header]) -> None:
+def _check_index(folder: Path, found: dict[str, Header]) -> None:
     """Require every tensor of the index to be in its shard."""
     if WHOLE in found:
         return

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lfs.errors import LfsError
 from lfs.store import ObjectStore, Span
+from lfs.tensors import Header, HeaderError, read_header
 from registry import cards, weights
 from registry.cards import Facts
 from registry.errors import EntryAbsent
@@ -20,7 +21,6 @@ from registry.links import Held
 from registry.memory import Memory
 from registry.names import RepoType
 from registry.revisions import Resolved, Revisions
-from registry.weights import Header, WeightsError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MOST_SHARDS = 256
@@ -81,7 +81,7 @@ class FactReader:
             # Heads of a bucket's objects cost a round trip each: a hundred shards are not read one after another.
             with ThreadPoolExecutor(_TOGETHER) as pool:
                 found = list(pool.map(lambda entry: self._tensors_of(at, entry), files))
-        except WeightsError:
+        except HeaderError:
             return {}
         for dtype, count in (pair for each in found for pair in each.items()):
             counts[dtype] = counts.get(dtype, 0) + count
@@ -90,7 +90,7 @@ class FactReader:
     def _weights(self, at: Resolved) -> list[Entry]:
         """Find the files that together are the model.
 
-        Raises: WeightsError (an index that is none, or names files that are not there).
+        Raises: HeaderError (an index that is none, or names files that are not there).
         """
         single = self._revisions.find(at, [_SINGLE])
         if single:
@@ -101,7 +101,7 @@ class FactReader:
         names = weights.shards(index)
         found = self._revisions.find(at, names[: _MOST_SHARDS + 1])
         if len(found) != len(names):
-            raise WeightsError("the index names files that are not there, or too many")
+            raise HeaderError("the index names files that are not there, or too many")
         return found
 
     def _tensors_of(self, at: Resolved, entry: Entry) -> Mapping[str, int]:
@@ -110,19 +110,19 @@ class FactReader:
     def _header(self, at: Resolved, entry: Entry) -> Header:
         if entry.pointer is None:
             if entry.git_size > _MOST_INLINE:
-                raise WeightsError("it is too large for a file outside LFS")
+                raise HeaderError("it is too large for a file outside LFS")
             content = self._revisions.blob(at, entry, entry.git_size)
-            return weights.read_header(lambda start, end: content[start:end], len(content))
+            return read_header(lambda start, end: content[start:end], len(content))
         held = self._held(at.repo_id, entry.pointer.oid)
         if held is None:
-            raise WeightsError("its bytes are not here")
+            raise HeaderError("its bytes are not here")
         key = held.key
 
         def read(start: int, end: int) -> bytes:
             with self._store.open(key, Span(start, end)) as reader:
                 return reader.read_all()
 
-        return weights.read_header(read, held.size)
+        return read_header(read, held.size)
 
 
 def _cost(facts: Facts) -> int:

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from inference import headers
 from inference.errors import ModelRefused
+from lfs import tensors
 
 SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 JSON = st.recursive(
@@ -32,7 +33,7 @@ def _file(path: Path, text: bytes, data: bytes, length: int | None = None) -> Pa
 def test_what_the_library_writes_is_read(wanted: dict[str, tuple[str, tuple[int, ...]]]) -> None:
     written = save({name: numpy.zeros(shape, dtype) for name, (dtype, shape) in wanted.items()}, {"format": "pt"})
     length = int.from_bytes(written[:8], "little")
-    header = headers.parse(written[8 : 8 + length], len(written) - 8 - length)
+    header = tensors.parse_header(written[8 : 8 + length], len(written) - 8 - length)
     assert {name: tensor.shape for name, tensor in header.tensors.items()} == {
         name: shape for name, (_, shape) in wanted.items()
     }
@@ -55,7 +56,7 @@ def test_garbage_is_refused_and_nothing_else(
 def test_any_json_is_a_header_or_an_error_of_value(value: object, size: int) -> None:
     for text in (value, {"t": value}, {"t": {"dtype": "F32", "shape": value, "data_offsets": [0, size]}}):
         try:
-            header = headers.parse(json.dumps(text).encode(), size)
+            header = tensors.parse_header(json.dumps(text).encode(), size)
         except ValueError:
             continue
         assert header.bytes == size
@@ -99,7 +100,7 @@ def test_poisoned_headers_are_refused(tmp_path: Path, text: bytes) -> None:
 
 WRONG_LENGTHS: dict[str, Callable[[int], int]] = {
     "longer than the file": lambda length: length + 17,
-    "longer than any header": lambda _: headers.MAX_HEADER + 1,
+    "longer than any header": lambda _: tensors.MAX_HEADER + 1,
     "of the whole address space": lambda _: 2**64 - 1,
     "shorter than its text": lambda length: length - 1,
 }
