@@ -10,6 +10,7 @@ import pytest
 from lfs import tensors
 from lfs.tensors import Header, HeaderError
 
+ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 BITS = {"F32": 32, "F16": 16, "I8": 8, "F4": 4}
 
 
