@@ -38,11 +38,16 @@ _MOST_DISCARDED = 1 << 20
 _DISCARD_SECONDS = 10.0
 _PROBE = b"0000"
 _BLOCK = 1 << 20
+_MOST_ANSWERS = 256
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class GitDoor:
-    """Speaks git over HTTP; all work happens on worker threads."""
+    """Speaks git over HTTP; all work happens on worker threads.
+
+    `threads` serve what is short. Answers have threads of their own, since most of the time they wait: for the check of
+    a push, or for a pack that others build. Else some forty of them would shut the door for everybody.
+    """
 
     def __init__(
         self,
@@ -60,13 +65,14 @@ class GitDoor:
         self._upload_v0 = upload_pack_v0
         self._pushes = pushes
         self._threads = threads
+        self._answers = Threads(_MOST_ANSWERS)
 
     async def info_refs(self, request: Request) -> Response:
         """List what this server can do and, to old clients and for a push, the refs."""
         service = request.query_params.get("service")
         if service == _UPLOAD:
             _, opened = await self._open(request, "read")
-            return await self._threads.answer(self._advertise(request, opened), _headers(f"{service}-advertisement"))
+            return await self._answers.answer(self._advertise(request, opened), _headers(f"{service}-advertisement"))
         if service == _RECEIVE:
             _, opened = await self._open(request, "write")
             return Response(self._pushes.advertisement(opened), 200, _headers(f"{service}-advertisement"))
@@ -81,7 +87,7 @@ class GitDoor:
         body = await read_body(request, _MOST_BODY, "for one fetch request")
         if body == _PROBE:
             return Response(b"", 200, _headers(f"{_UPLOAD}-result"))
-        return await self._threads.answer(self._serve(request, opened, body), _headers(f"{_UPLOAD}-result"))
+        return await self._answers.answer(self._serve(request, opened, body), _headers(f"{_UPLOAD}-result"))
 
     async def receive_pack(self, request: Request) -> Response:
         """Take one push."""
@@ -101,7 +107,7 @@ class GitDoor:
             intake.close()
             raise
         pusher = Pusher(visit.repo.id, visit.actor, request_id(request))
-        return await self._threads.answer(self._pushes.finish(intake, pusher), _headers(f"{_RECEIVE}-result"))
+        return await self._answers.answer(self._pushes.finish(intake, pusher), _headers(f"{_RECEIVE}-result"))
 
     async def absent(self, request: Request) -> Response:
         """Refuse the files of the dumb protocol."""

@@ -235,3 +235,26 @@ def test_git_itself_pushes_here(client: httpx.Client, served: Door, tmp_path: Pa
     url = str(client.base_url).replace("http://", "http://user:key@") + "/lab/open"
     git(source, "push", "-q", url, "main:refs/heads/mine")
     assert served.town.pushed[0][1][0].name == b"refs/heads/mine"
+
+
+def test_pushes_that_wait_keep_nobody_else_waiting(client: httpx.Client, served: Door) -> None:
+    ended, judged = threading.Event(), threading.Semaphore(0)
+
+    def gate(updates: object, progress: object) -> Outcome:
+        judged.release()
+        ended.wait(30)
+        return Outcome(updates)  # type: ignore[arg-type]
+
+    served.town.gate = gate
+    # More than the door has threads for short work.
+    with ThreadPoolExecutor(12) as pool:
+        waiting = [pool.submit(push, client, body(pack())) for _ in range(12)]
+        try:
+            for _ in range(4):
+                assert judged.acquire(timeout=10)
+            for _ in range(3):
+                answer = client.get("/lab/open/info/refs?service=git-upload-pack", timeout=3)
+                assert answer.status_code == 200
+        finally:
+            ended.set()
+        assert {done.result(30).status_code for done in waiting} == {200}
