@@ -57,7 +57,7 @@ _IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range
 _DOT_GIT = re.compile(r"(?:\.git|git~[1-9])[. ]*(?:$|[:/\\])", re.S)
 _TAIL = re.compile(r"[. ]*(?:$|:)", re.S)
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[1-9¹²³]|lpt[0-9¹²³]) *(?:$|[.:])", re.S)
-_RESERVED = re.compile(rb'[<>:"|?*\x01-\x1f]')
+_RESERVED = re.compile(rb'[<>:"|?*\x01-\x1f\x7f]')
 # Names for which no rule but that of devices can hold: they neither begin nor end with a dot, nor have a tilde.
 _PLAIN_NAME = rb"[0-9A-Za-z_](?:[-+@=,.0-9A-Za-z_]{0,253}[-+@=,0-9A-Za-z_])?"
 _PLAIN = re.compile(_PLAIN_NAME)

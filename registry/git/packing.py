@@ -35,7 +35,12 @@ class Sealed:
 
 
 def entry_header(kind: int, size: int) -> bytes:
-    """Encode type and size in front of an entry's zlib stream."""
+    """Encode type and size of a pack entry: four bits of size in the first byte, seven in each further one.
+
+    Raises: ValueError (a negative size, whose bits would never end).
+    """
+    if size < 0:
+        raise ValueError(f"an object cannot have {size} bytes")
     out = bytearray()
     byte, size = (kind << 4) | (size & 15), size >> 4
     while size:

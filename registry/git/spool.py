@@ -21,6 +21,7 @@ from typing import Self
 
 from registry.errors import NoSpace, SizeMismatch
 from registry.git.packfile import BLOB, KINDS
+from registry.git.packing import entry_header
 
 _BLOCK = 1 << 20
 # Larger blobs are rarely text. Media and archives do not shrink at all: storing them as they are took 1.6 ms a MiB
@@ -140,14 +141,3 @@ def _room() -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise NoSpace("The server's disk is full; an operator must make room.") from error
-
-
-def entry_header(kind: int, size: int) -> bytes:
-    """Write type and size of a pack entry: four bits of size in the first byte, seven in each further one."""
-    out = bytearray()
-    byte, size = (kind << 4) | (size & 15), size >> 4
-    while size:
-        out.append(byte | 0x80)
-        byte, size = size & 0x7F, size >> 7
-    out.append(byte)
-    return bytes(out)

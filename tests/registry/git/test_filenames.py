@@ -112,7 +112,7 @@ def test_names_near_devices_pass(name):
     assert fsck.check_path(name) == []
 
 
-@pytest.mark.parametrize("name", ["a.", "a ", "a<", "b>", 'c"', "d|", "e?", "f*", "g:h", "h\x01", "i\x1f"])
+@pytest.mark.parametrize("name", ["a.", "a ", "a<", "b>", 'c"', "d|", "e?", "f*", "g:h", "h\x01", "i\x1f", "j\x7f"])
 def test_names_that_windows_cannot_hold_are_not_portable(name):
     assert portable(fsck.check_path(name))
     assert not refused(fsck.check_path(name))
