@@ -67,7 +67,7 @@ from registry.routes.hub.uploads import UploadDoor
 from registry.routes.lfs import LfsHost
 from registry.routes.meter import Meter
 from registry.routes.ops import OpsDoor
-from registry.routes.problems import Dialect, InDialect, Problems
+from registry.routes.problems import Dialect, InDialect, Problems, WrongVerbs
 from registry.routes.pushes import Pushes
 from registry.slots import Slot
 from registry.unpacked import Unpacked
@@ -247,7 +247,12 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
     ]
 
     front = Middleware(Front, origins=origins, limits=limits, meter=meter)
-    app = Starlette(routes=routes, middleware=[front, *_cors(config)], lifespan=_lifespan(config, shelves, pools, desk))
+    app = Starlette(
+        routes=routes,
+        middleware=[front, *_cors(config)],
+        exception_handlers={405: WrongVerbs(routes)},
+        lifespan=_lifespan(config, shelves, pools, desk),
+    )
     # A redirect to the same path with a slash more or less costs clients their Authorization header.
     app.router.redirect_slashes = False
     return app

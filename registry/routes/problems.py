@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lfs import errors as lfs
@@ -200,7 +201,7 @@ class InDialect:
 
     def __init__(self, app: ASGIApp, problems: Problems) -> None:
         self._app = app
-        self._problems = problems
+        self.problems = problems
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the route."""
@@ -218,5 +219,23 @@ class InDialect:
         except Exception as error:
             if begun:
                 raise
-            response = self._problems.render(error, Request(scope))
+            response = self.problems.render(error, Request(scope))
             await response(scope, receive, send)
+
+
+class WrongVerbs:
+    """Says in the dialect of the door that stands at an address that it takes other verbs."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._doors = {route.endpoint: route.app.problems for route in routes if isinstance(route.app, InDialect)}
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        """Answer a request with a verb that its address does not take."""
+        allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
+        verbs = sorted(verb.strip() for verb in allowed.split(",") if verb.strip())
+        text = f"{request.method} is not for this address; use {' or '.join(verbs)}."
+        return self._at(request).render(lfs.WrongVerb(text, allowed=verbs), request)
+
+    def _at(self, request: Request) -> Problems:
+        endpoint = request.scope.get("endpoint")
+        return Problems("plain") if endpoint is None else self._doors.get(endpoint, Problems("plain"))

@@ -56,6 +56,16 @@ def test_each_door_refuses_in_its_own_dialect(client: TestClient, path: str, hea
     assert "x-request-id" in answer.headers
 
 
+def test_a_wrong_verb_is_refused_in_the_doors_own_dialect(client: TestClient) -> None:
+    hub, git = client.post("/api/models/ann/m/tree/main"), client.get("/ann/m/git-upload-pack")
+    assert (hub.status_code, git.status_code) == (405, 405)
+    assert "use GET" in hub.json()["error"]
+    assert git.headers["content-type"].startswith("text/plain")
+    assert git.headers["cache-control"] == "no-cache, max-age=0, must-revalidate"
+    assert git.headers["allow"] == "POST"
+    assert client.post("/health").status_code == 405
+
+
 def test_an_unknown_route_is_a_plain_404(client: TestClient) -> None:
     answer = client.get("/some/where/else/entirely")
     assert (answer.status_code, answer.text) == (404, "Not Found")
