@@ -71,6 +71,7 @@ def serve(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _serve(config: Config, database: Database, environ: Mapping[str, str], *, beside: bool) -> int:
     logs.to_stderr()
+    serving.allow_files()
     # Worker processes read the environment anew; the flags must be in it.
     os.environ.update(environ)
     draining, accepting = threading.Event(), threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 DRAIN_SECONDS = 30
 """Seconds that requests in flight get to finish after the first signal."""
 _BACKLOG = 2048
+_MOST_FILES = 65_536
 
 
 class PortTaken(Exception):
@@ -137,6 +139,17 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
     return door
+
+
+def allow_files() -> None:
+    """Let this process and its children open as many files as they may: connections and mapped packs take one each.
+
+    Many systems start programs with a soft limit of 1,024, which is for programs that still use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def url_of(door: socket.socket) -> str:

@@ -52,6 +52,7 @@ _COMMIT = Struct("<20s20sQIIHHQI")
 _TREE = Struct("<20sQH")
 _POINTER = Struct("<20s32sQ")
 _ID, _REVERSE, _TRAILER = 20, 24, 32
+_READ_WHOLE = 64 << 10
 
 
 class IntroError(Damaged):
@@ -164,13 +165,15 @@ class Intro:
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = True) -> Self:
-        """Map a sidecar file; `verify=False` is for files whose SHA-256 was just checked.
+        """Map a sidecar file, or read it if it is small: a map costs a file descriptor for as long as it lives.
+
+        `verify=False` is for files whose SHA-256 was just checked.
 
         Raises: IntroError, OSError.
         """
         with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise IntroError("introduced sidecar is empty")
+            if os.fstat(file.fileno()).st_size <= _READ_WHOLE:
+                return cls(file.read(), verify=verify)
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             return cls(data, verify=verify)

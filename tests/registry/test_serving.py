@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.serving import PortTaken, Sidecar, Welcome, listen, sidecar_beside, url_of
+from registry.serving import PortTaken, Sidecar, Welcome, allow_files, listen, sidecar_beside, url_of
 
 
 def until(condition: threading.Event | Path, seconds: float = 20) -> None:
@@ -67,3 +68,14 @@ def test_a_sidecar_that_ends_by_itself_is_told(capfd: pytest.CaptureFixture[str]
         time.sleep(0.01)
     assert "--no-sidecar" in said
     sidecar.stop()
+
+
+def test_a_server_may_open_as_many_files_as_the_system_lets_it() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        allow_files()
+        allow_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == (65_536 if hard < 0 else min(hard, 65_536))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
