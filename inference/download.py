@@ -21,6 +21,8 @@ from inference.errors import ModelAbsent, ModelRefused, Overloaded, Unavailable
 from inference.names import ModelName, is_sha
 
 PIECE = 1 << 20
+QUESTION_SECONDS = 5.0
+"""For the answer to what a name means; requests wait for it, and a former answer may stand in."""
 MAX_ENTRIES = 100_000
 MAX_PAGES = 1_000
 TRIES = 4
@@ -85,7 +87,7 @@ class Registry:
         path = f"{self._url}/api/models/{quote(name.repo)}"
         if name.revision is not None:
             path += f"/revision/{quote(name.revision, safe='')}"
-        answer = self._json(path, token)
+        answer = _decoded(self._get(path, token, QUESTION_SECONDS))
         sha, repo = (answer.get("sha"), answer.get("id")) if isinstance(answer, dict) else (None, None)
         if not isinstance(sha, str) or not is_sha(sha):
             raise ModelAbsent(f"{name.repo} has no commit yet", param="model")
@@ -154,12 +156,10 @@ class Registry:
             os.fsync(fd)
         return at
 
-    def _json(self, url: str, token: str | None) -> object:
-        return _decoded(self._get(url, token))
-
-    def _get(self, url: str, token: str | None) -> httpx.Response:
+    def _get(self, url: str, token: str | None, seconds: float | None = None) -> httpx.Response:
+        timeout = self._client.timeout if seconds is None else httpx.Timeout(seconds)
         try:
-            response = self._client.get(url, headers=_headers(token))
+            response = self._client.get(url, headers=_headers(token), timeout=timeout)
         except httpx.HTTPError as error:
             raise _away(type(error).__name__) from error
         _check(response, 200)

@@ -32,6 +32,8 @@ class Row:
     ids: tuple[int, ...]
     max_new: int
     numbers: Numbers
+    min_new: int = 0
+    """Tokens before which neither a stop string nor a stop id ends the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Choice:
 
     def __init__(self, index: int, row: Row, plan: Plan, wording: Wording):
         self._index = index
+        self._least = row.min_new
         self._wants_scores = plan.logprobs is not None
         self._decoding = wording.decoding(row.ids)
         self._cutter = Cutter(plan.stops)
@@ -110,7 +113,7 @@ class Choice:
                 scored = Scored(id_, event.logprobs[place], top, self._decoded)
                 self._waiting.append((scored, self._decoded + len(piece)))
             self._decoded += len(piece)
-            shown += self._cutter.feed(piece)
+            shown += piece if self.tokens <= self._least else self._cutter.feed(piece)
             if self._cutter.stopped:
                 self.finish = "stop"
                 break
@@ -164,6 +167,7 @@ class Run:
                 max_new=row.max_new,
                 numbers=row.numbers,
                 stop_ids=self._plan.stop_ids,
+                min_new=row.min_new,
                 logprobs=self._plan.logprobs,
             )
             try:

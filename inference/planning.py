@@ -9,6 +9,7 @@ from inference.engine import Info
 from inference.errors import ContextExceeded, InvalidRequest, ModelNotCapable
 from inference.generate import Plan, Row
 from inference.render import Wording
+from inference.sampling import MAX_BARRED
 from inference.shapes.fields import Sampling
 
 Ids = tuple[int, ...]
@@ -29,12 +30,18 @@ def plan(
     if any(id_ >= info.vocab for id_, _ in numbers.bias):
         raise InvalidRequest(f"logit_bias names a token beyond the vocabulary of {info.vocab}.", param="logit_bias")
     stop_ids = frozenset(body.stop_token_ids or ()) | (frozenset() if body.ignore_eos else wording.stop_ids)
+    least = body.min_tokens or 0
+    if limit is not None and least > limit:
+        raise InvalidRequest(f"min_tokens is {least}, and at most {limit} are asked for.", param="min_tokens")
+    if least and len(stop_ids) > MAX_BARRED:
+        raise InvalidRequest(f"min_tokens goes with up to {MAX_BARRED} ids that end an answer.", param="min_tokens")
     rows = []
     for place, ids in enumerate(prompts):
         room = _room(ids, info, param)
         for each in range(body.choices):
             seeded = replace(numbers, seed=(numbers.seed + each) % 2**63)
-            rows.append(Row(place, ids, room if limit is None else min(limit, room), seeded))
+            most = room if limit is None else min(limit, room)
+            rows.append(Row(place, ids, most, seeded, min(least, most)))
     return Plan(tuple(rows), tuple(body.stop or ()), stop_ids, likeliest)
 
 

@@ -71,6 +71,8 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                # Ctrl-C in a terminal is this process's to handle: it finishes its requests, and their templates.
+                start_new_session=True,
                 env={"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ":".join(part for part in sys.path if part)},
             )
             # The first answer includes the start of the interpreter, which is not the template's doing.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MAX_BARRED = 512
+"""Ids that may end an answer, where an answer has a least length."""
+
 
 @dataclass(frozen=True, slots=True)
 class Numbers:

@@ -22,7 +22,7 @@ from inference.engines import weights
 from inference.engines.batcher import Batcher, Settings
 from inference.engines.sampler import MAX_BIAS, MAX_TOP, Sampler
 from inference.errors import ContextExceeded, EngineFailed, EngineFull, InvalidRequest, Unavailable
-from inference.sampling import Usage
+from inference.sampling import MAX_BARRED, Usage
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +139,11 @@ class ContinuousEngine:
             self._end(row, Done("cancelled", _usage(row)))
         for row in new:
             if not row.is_cancelled and self._sampler is not None:
-                self._sampler.fill(row.slot, row.request.numbers, row.request.ids, row.request.logprobs)
-                self._batcher.add(row.key, row.slot, row.request)
+                asked = row.request
+                self._sampler.fill(
+                    row.slot, asked.numbers, asked.ids, asked.logprobs, least=asked.min_new, barred=asked.stop_ids
+                )
+                self._batcher.add(row.key, row.slot, asked)
 
     def after_step(self) -> None:
         """Keep the cache's figures for `stats`, which may not look into the batcher itself."""
@@ -199,6 +202,8 @@ class ContinuousEngine:
         total = len(request.ids) + request.max_new
         if total > context:
             raise ContextExceeded(f"{total} tokens asked for, and this model holds {context}", param="messages")
+        if request.min_new and len(request.stop_ids) > MAX_BARRED:
+            raise InvalidRequest(f"a least length goes with up to {MAX_BARRED} stop ids", param="min_tokens")
         bias = request.numbers.bias
         if len(bias) > MAX_BIAS or not all(0 <= token < vocab for token, _ in bias):
             raise InvalidRequest(f"bias takes up to {MAX_BIAS} ids from 0 to {vocab - 1}", param="logit_bias")

@@ -6,7 +6,7 @@ arithmetic: it does not depend on the batch, on what ran before, or on the devic
 
 Stages, in the order that `Numbers` promises:
 
-    repetition, frequency, presence → bias → 1/temperature → top-k, top-p, min-p → + noise
+    repetition, frequency, presence → bias → least length → 1/temperature → top-k, top-p, min-p → + noise
 
 A stage touches only rows that ask for it. With `static=True` every stage runs on every row at full width, so that the
 step reads nothing back to the host and has one shape; that is what graph capture needs.
@@ -14,11 +14,11 @@ step reads nothing back to the host and has one shape; that is what graph captur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf, log
 from typing import TYPE_CHECKING
 
-from inference.sampling import Numbers, Top
+from inference.sampling import MAX_BARRED, Numbers, Top
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,8 @@ class Sampler:
         self._counts, self._prompt = table(vocab, dtype=torch.int32), table(vocab, dtype=torch.bool)
         self._hot = table(dtype=torch.bool)
         self._bias_ids, self._bias = table(MAX_BIAS, dtype=torch.int64), table(MAX_BIAS)
+        self._least = table(dtype=torch.int64)
+        self._barred_ids, self._barred = table(MAX_BARRED, dtype=torch.int64), table(MAX_BARRED)
         self._logprob, self._top_logprobs = table(), table(min(MAX_TOP, vocab))
         self._top_ids = table(min(MAX_TOP, vocab), dtype=torch.int64)
         self._asks: dict[int, frozenset[str]] = {}
@@ -60,8 +62,14 @@ class Sampler:
         self._ranks = torch.arange(vocab, dtype=torch.int64, device=device)
         self.fill(slots, Numbers(temperature=0.0), (), None)
 
-    def fill(self, slot: int, numbers: Numbers, prompt: tuple[int, ...], logprobs: int | None) -> None:
-        """Take a request into `slot`; everything its last owner left there is gone afterwards."""
+    def fill(
+        self, slot: int, numbers: Numbers, prompt: tuple[int, ...], logprobs: int | None, *,
+        least: int = 0, barred: Iterable[int] = (),
+    ) -> None:  # fmt: skip
+        """Take a request into `slot`; everything its last owner left there is gone afterwards.
+
+        barred: up to `MAX_BARRED` ids that are not among the first `least` tokens.
+        """
         import torch
 
         greedy = numbers.temperature < COLDEST
@@ -83,14 +91,25 @@ class Sampler:
             ids, amounts = zip(*numbers.bias, strict=True)
             self._bias_ids[slot, : len(ids)] = torch.tensor(ids, device=self._bias.device)
             self._bias[slot, : len(ids)] = torch.tensor(amounts, dtype=torch.float32, device=self._bias.device)
-        self._asks[slot] = _asks(numbers, greedy, logprobs)
+        self._bar(slot, least, sorted(id_ for id_ in barred if 0 <= id_ < self.vocab))
+        self._asks[slot] = _asks(numbers, greedy, logprobs, least)
+
+    def _bar(self, slot: int, least: int, ids: list[int]) -> None:
+        import torch
+
+        self._least[slot] = least
+        self._barred_ids[slot].zero_()
+        self._barred[slot].zero_()
+        if least and ids:
+            self._barred_ids[slot, : len(ids)] = torch.tensor(ids, device=self._barred.device)
+            self._barred[slot, : len(ids)] = -inf
 
     def plan(self, slots: list[int], padded: int = 0) -> Tensor:
         """Say which slots the next step samples for, in order; return them as int32, padded with the spare row."""
         import torch
 
         device = self._heat.device
-        for stage in ("penalty", "bias", "heat", "nucleus", "noise", "logprobs"):
+        for stage in ("penalty", "bias", "least", "heat", "nucleus", "noise", "logprobs"):
             lines = [line for line, slot in enumerate(slots) if stage in self._asks[slot]]
             self._lines[stage] = torch.tensor(lines, dtype=torch.int64, device=device) if lines else None
         return torch.tensor(slots + [self.spare] * (padded - len(slots)), dtype=torch.int32)
@@ -104,6 +123,7 @@ class Sampler:
         scores = logits.clone()
         self._apply("penalty", self._penalise, scores, rows)
         self._apply("bias", self._lean, scores, rows)
+        self._apply("least", self._wait, scores, rows)
         self._apply("heat", lambda part, own: part / self._heat[own].unsqueeze(1), scores, rows)
         self._apply("nucleus", self._cut, scores, rows)
         self._apply("noise", self._stir, scores, rows)
@@ -142,6 +162,12 @@ class Sampler:
 
     def _lean(self, scores: Tensor, rows: Tensor) -> Tensor:
         return scores.scatter_add(1, self._bias_ids[rows], self._bias[rows])
+
+    def _wait(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """Keep answers from ending while they are shorter than asked for."""
+        is_short = (self._position[rows] < self._least[rows]).unsqueeze(1)
+        amounts = self._barred[rows].where(is_short, self._barred.new_zeros(()))
+        return scores.scatter_add(1, self._barred_ids[rows], amounts)
 
     def _cut(self, scores: Tensor, rows: Tensor) -> Tensor:
         width = self.vocab if self.static else min(FIRST_WIDTH, self.vocab)
@@ -210,13 +236,14 @@ def _mix(bits: Tensor) -> Tensor:
     return bits
 
 
-def _asks(numbers: Numbers, greedy: bool, logprobs: int | None) -> frozenset[str]:
+def _asks(numbers: Numbers, greedy: bool, logprobs: int | None, least: int) -> frozenset[str]:
     """Name the stages this request needs; the others would leave its scores as they are."""
     penalised = numbers.frequency_penalty or numbers.presence_penalty or numbers.repetition_penalty != 1
     cut = not greedy and (numbers.top_k > 0 or numbers.top_p < 1 or numbers.min_p > 0)
     wanted = {
         "penalty": penalised,
         "bias": numbers.bias,
+        "least": least > 0,
         "heat": not greedy,
         "nucleus": cut,
         "noise": not greedy,

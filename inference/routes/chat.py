@@ -22,6 +22,11 @@ LEAST = -9999.0
 """Stands for minus infinity, which JSON cannot say."""
 
 
+def sayable(logprob: float) -> float:
+    """Give a log-probability as JSON can say it; damaged weights make some that are no numbers."""
+    return logprob if logprob > LEAST else LEAST
+
+
 class ChatWriter:
     """Writes the answers and chunks of chat."""
 
@@ -79,7 +84,7 @@ class ChatWriter:
 
     def _token(self, id_: int, logprob: float) -> Plain:
         text, raw = self._wording.token(id_)
-        return {"token": text, "logprob": max(logprob, LEAST), "bytes": list(raw)}
+        return {"token": text, "logprob": sayable(logprob), "bytes": list(raw)}
 
 
 def read(body: bytes) -> Ask:
@@ -91,7 +96,7 @@ def read(body: bytes) -> Ask:
 
     def prompts(wording: Wording) -> list[Ids]:
         tools = [tool.model_dump(exclude_none=True) for tool in asked.tools or ()]
-        return [wording.chat([turn.plain() for turn in asked.messages], tools, asked.chat_template_kwargs or {})]
+        return [wording.chat([turn.plain() for turn in asked.messages], tools, asked.variables)]
 
     def writer(heading: Heading, wording: Wording, _: Sequence[Ids]) -> ChatWriter:
         return ChatWriter(heading, wording, choices=asked.choices, scores=asked.likeliest is not None)

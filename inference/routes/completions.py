@@ -13,7 +13,7 @@ from inference.generate import Delta, Scored
 from inference.planning import Ids
 from inference.render import Wording
 from inference.routes.answers import Ask, Heading
-from inference.routes.chat import LEAST
+from inference.routes.chat import sayable
 from inference.routes.serving import Serving
 from inference.sampling import Usage
 from inference.shapes import completions as shapes
@@ -67,8 +67,8 @@ class CompletionWriter:
 
     def _entry(self, each: Scored) -> tuple[str, float, dict[str, float], int]:
         text, _ = self._wording.token(each.id)
-        top = {self._wording.token(id_)[0]: max(logprob, LEAST) for id_, logprob in each.top}
-        logprob = max(each.logprob, LEAST)
+        top = {self._wording.token(id_)[0]: sayable(logprob) for id_, logprob in each.top}
+        logprob = sayable(each.logprob)
         return text, logprob, {**top, text: logprob} if top else {}, each.at
 
 

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from inference.download import Resolved
+from inference.errors import ModelAbsent
 from inference.keys import Caller, Keys
 from inference.loaded import State
 from inference.names import parse
@@ -53,6 +54,8 @@ class Models:
         """Show one model: the commit that its name means now, and what is loaded of it. Loads nothing."""
         caller = self._caller(request)
         name: str = request.path_params["id"]
+        if parse(name).extra is not None:
+            raise ModelAbsent(f"{name}: this sidecar serves whole revisions, without ':'", param="model")
         resolved = self._find(name, caller.token)
         states = {state.sha: state for state in self._pool.states() if name in state.names}
         # While a moved branch loads, its former commit still answers.

@@ -27,11 +27,14 @@ TABLE: tuple[tuple[type[errors.SidecarError], int, str], ...] = (
     (errors.SidecarError, 500, "server_error"),
 )
 
-# The first segment under /v1 of what OpenAI has; whatever of it no route serves is refused as unsupported, not unknown.
+# The first segment under /v1 of what OpenAI has, and of what other servers of its API add; whatever of it no route
+# serves is refused as unsupported, not unknown.
 OPENAI = frozenset({
-    "assistants", "audio", "batches", "chat", "chatkit", "completions", "containers", "conversations", "edits",
-    "embeddings", "evals", "files", "fine-tuning", "fine_tuning", "images", "models", "moderations", "organization",
-    "realtime", "responses", "skills", "threads", "uploads", "vector_stores", "videos",
+    "agents", "assistants", "audio", "batches", "chat", "chatkit", "completions", "containers",
+    "content_provenance_checks", "conversations", "decisions", "detokenize", "edits", "embeddings", "evals", "files",
+    "fine-tuning", "fine_tuning", "images", "live", "models", "moderations", "organization", "projects", "realtime",
+    "rerank", "responses", "safety", "score", "skills", "threads", "tokenize", "uploads", "vaults", "vector_stores",
+    "videos", "webhook_endpoints", "webhook_event_types",
 })  # fmt: skip
 
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from inference.errors import EngineFull
+from inference.errors import EngineFull, SidecarError
 from inference.generate import Run
 from inference.keys import Caller, Keys
 from inference.limits import Lines, Place
@@ -96,7 +96,13 @@ class Serving:
         record.actor, record.model = caller.actor, ask.body.model
         bell = asyncio.Event()
         until = record.arrived + (ask.body.timeout or self._deadline)
-        visit.on_abort(lambda _: _ring(loop, bell))
+        ended = asyncio.Event()
+
+        def end(_: SidecarError) -> None:
+            _ring(loop, bell)
+            _ring(loop, ended)
+
+        visit.on_abort(end)
         place = self._lines.join(
             model=ask.body.model,
             actor=caller.actor,
@@ -108,7 +114,7 @@ class Serving:
         await _granted(place, visit, bell, until)
         record.queued_until = time.monotonic()
         begin = partial(self._submitted, caller, ask, record, prefix, visit, partial(_ring, loop, bell))
-        run, writer = await in_time(loop.run_in_executor(self._load_threads, begin), until)
+        run, writer = await in_time(loop.run_in_executor(self._load_threads, begin), until, visit, ended)
         return Started(run, writer, ask, record, bell, until)
 
     def _checked(self, key: str | None, body: bytes, read: Callable[[bytes], Ask]) -> tuple[Caller, Ask]:
@@ -182,16 +188,22 @@ async def while_connected(request: Request, record: Record, work: Coroutine[obje
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def in_time(work: asyncio.Future[T], until: float) -> T:
-    """Wait for a thread's result; a late one is dropped by its visit.
+async def in_time(work: asyncio.Future[T], until: float, visit: Visit, ended: asyncio.Event) -> T:
+    """Wait for a thread's result; what comes too late is dropped by its visit.
 
-    Raises: DeadlineExceeded.
+    Raises: DeadlineExceeded; why the house ended the visit; what the work raises.
     """
+    ending = asyncio.create_task(ended.wait())
+    first: list[asyncio.Future[Any]] = [work, ending]
     try:
-        async with asyncio.timeout(max(0.0, until - time.monotonic())):
-            return await work
-    except TimeoutError:
-        raise late() from None
+        left = max(0.0, until - time.monotonic())
+        await asyncio.wait(first, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        raise visit.error or late()
+    finally:
+        ending.cancel()
+        work.cancel()
 
 
 async def _granted(place: Place, visit: Visit, bell: asyncio.Event, until: float) -> None:

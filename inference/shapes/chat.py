@@ -5,7 +5,9 @@ Source: OpenAI's API reference, chat completions; fields without effect by natur
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
@@ -22,9 +24,6 @@ REFUSED: Mapping[str, str] = {
     "prediction": "",
     "web_search_options": "",
     "moderation": "",
-    "reasoning_effort": "use chat_template_kwargs with the name that its template knows",
-    "verbosity": "use chat_template_kwargs with the name that its template knows",
-    "min_tokens": "",
     "priority": "",
     "cache_salt": "",
     "keep_alive": "",
@@ -70,6 +69,15 @@ class ToolCall(Shape):
     type: Literal["function"] = "function"
     function: FunctionCall
 
+    def plain(self) -> dict[str, object]:
+        """Give the call as templates know it: they write the arguments as JSON, so they must not be a text already."""
+        call: dict[str, object] = {"name": self.function.name, "arguments": self.function.arguments}
+        with suppress(ValueError, RecursionError):
+            arguments = json.loads(self.function.arguments)
+            if isinstance(arguments, dict):
+                call["arguments"] = arguments
+        return {"id": self.id, "type": self.type, "function": call}
+
 
 def _kind(value: object) -> str:
     return "<parts>" if isinstance(value, list) else "<text>"
@@ -112,7 +120,7 @@ class Message(Shape):
         if self.name is not None:
             message["name"] = self.name
         if self.tool_calls:
-            message["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+            message["tool_calls"] = [call.plain() for call in self.tool_calls]
         if self.tool_call_id is not None:
             message["tool_call_id"] = self.tool_call_id
         return message
@@ -125,6 +133,8 @@ class ChatRequest(Sampling):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
     response_format: JsonValue = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
@@ -157,6 +167,12 @@ class ChatRequest(Sampling):
     def limit(self) -> int | None:
         """Tokens asked for at most; the newer name wins."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def variables(self) -> dict[str, JsonValue]:
+        """What the chat template is told beside the messages; names given by themselves win."""
+        asked: dict[str, JsonValue] = {"reasoning_effort": self.reasoning_effort, "verbosity": self.verbosity}
+        return {name: value for name, value in asked.items() if value is not None} | (self.chat_template_kwargs or {})
 
     @property
     def likeliest(self) -> int | None:

@@ -21,7 +21,6 @@ REFUSED: Mapping[str, str] = {
     "suffix": "the model has no infill template",
     "structured_outputs": "",
     "response_format": "",
-    "min_tokens": "",
     "priority": "",
     "cache_salt": "",
     "keep_alive": "",

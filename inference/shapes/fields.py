@@ -78,6 +78,7 @@ class Sampling(Shape):
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=256)] | None = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     timeout: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
     user: Annotated[str, Field(max_length=512)] | None = None

@@ -162,3 +162,14 @@ def test_text_held_back_for_a_stop_string_comes_at_the_end(wording: Wording) -> 
     assert last is not None
     assert (first.text + last.text, last.finish) == ("it is ST", "length")
     assert len(first.scored) + len(last.scored) == len(ids)
+
+
+def test_no_stop_string_ends_an_answer_before_its_least_length(wording: Wording) -> None:
+    ids = wording.encode("STOP STOP STOP")
+    row = Row(0, ids, 50, GREEDY, len(ids) // 2 + 1)
+    choice = Choice(0, row, Plan((row,), ("STOP",)), wording)
+    delta = choice.read([Tokens(ids)])
+    assert delta is not None
+    assert delta.text.startswith("STOP")
+    assert delta.finish == "stop"
+    assert len(delta.text) < len("STOP STOP STOP")

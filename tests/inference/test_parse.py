@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,3 +53,18 @@ def test_pieces_do_not_change_the_cut(text: str, stops: list[str], sizes: list[i
     assert text.startswith(shown)
     assert stopped == any(stop in text for stop in stops)
     assert not any(stop in shown for stop in stops)
+
+
+@given(st.text("ab", max_size=60), st.lists(st.text("ab", min_size=1, max_size=6), min_size=1, max_size=4))
+def test_the_cut_is_where_plain_search_finds_it(text: str, stops: list[str]) -> None:
+    ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    assert _all(list(text), stops) == ((text[: min(ends)[1]], True) if ends else (text, False))
+
+
+def test_long_stop_strings_that_nearly_match_cost_little() -> None:
+    stops = ["a" * (1000 + n) + "b" for n in range(16)]
+    cutter = Cutter(stops)
+    began = time.process_time()
+    shown = "".join(cutter.feed("aaaa") for _ in range(1000))
+    assert time.process_time() - began < 2
+    assert len(shown) + len(cutter.rest()) == 4000

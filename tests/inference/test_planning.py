@@ -76,3 +76,11 @@ def test_ids_beyond_the_vocabulary_are_refused(
     with pytest.raises(InvalidRequest) as caught:
         _plan(wording, ids, **fields)
     assert caught.value.param == param
+
+
+def test_a_least_length_fits_the_answer_and_more_than_was_asked_for_is_refused(wording: Wording) -> None:
+    assert _plan(wording, (1,), min_tokens=3).rows[0].min_new == 3
+    assert _plan(wording, (1,) * 18, limit=5, min_tokens=5).rows[0].min_new == 2
+    with pytest.raises(InvalidRequest) as caught:
+        _plan(wording, (1,), limit=5, min_tokens=6)
+    assert caught.value.param == "min_tokens"

@@ -192,3 +192,20 @@ def test_noise_is_that_of_unbounded_integers(seed: int, position: int) -> None:
     expected = [-math.log(-math.log1p(-share)) for share in shares]
     noise = gumbel(torch.tensor([seed]), torch.tensor([position]), Sampler(1, 6, "cpu")._token_keys)
     assert noise[0].tolist() == pytest.approx(expected, abs=2e-4, rel=1e-4)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_barred_ids_are_not_chosen_before_the_least_length_whatever_bias_they_have(
+    static: bool, temperature: float
+) -> None:
+    sampler = Sampler(2, VOCAB, "cpu", static=static)
+    keen = Numbers(temperature=temperature, bias=((3, 100.0),))
+    sampler.fill(0, keen, (), None, least=4, barred=(3, 10**6))
+    sampler.fill(1, keen, (), None)
+    steps = [_choose(sampler, torch.zeros(2, VOCAB), [0, 1]) for _ in range(6)]
+    assert all(token != 3 for token, _ in steps[:4])
+    assert [token for token, _ in steps[4:]] == [3, 3]
+    assert [token for _, token in steps] == [3] * 6
+    sampler.fill(0, keen, (), None)
+    assert _choose(sampler, torch.zeros(1, VOCAB), [0]) == [3]

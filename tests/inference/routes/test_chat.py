@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,6 +19,7 @@ from inference.app import assemble
 from inference.keys import Keys
 from inference.limits import Lines
 from inference.pool import Pool
+from inference.routes.chat import LEAST, sayable
 from inference.visits import Visits
 from tests.inference.echo import SHA, EchoEngine, EchoOrigin, EchoShelf, held, wait_until
 from tests.inference.listening import listening
@@ -205,3 +210,38 @@ def test_a_closing_house_refuses_new_work_and_tells_those_who_stay(
         assert b'"draining"' in text
         assert b"[DONE]" not in text
         engine.gate.set()
+
+
+def test_a_closing_house_ends_who_waits_for_a_load(shelf: EchoShelf, engine: EchoEngine) -> None:
+    gate, visits = threading.Event(), Visits()
+
+    def slow(path: Path, repo: str, sha: str) -> EchoEngine:
+        assert gate.wait(30)
+        return engine
+
+    pool = Pool(shelf, slow, 10**12, 0)
+    app = assemble(pool=pool, keys=Keys("none"), visits=visits, origin=EchoOrigin(), find=shelf.resolve)
+    with listening(app) as url, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(httpx.post, url + URL, json=_body(), timeout=30)
+        wait_until(lambda: [state.phase for state in pool.states()] == ["loading"])
+        began = time.monotonic()
+        assert not visits.drain(0.1)
+        answer = waiting.result()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+        assert time.monotonic() - began < 4
+        gate.set()
+        wait_until(lambda: pool.states()[0].phase == "ready" and not held(pool))
+    pool.close()
+
+
+@pytest.mark.parametrize("depth", [50, 180, 240, 480, 900, 990, 1100, 5000])
+def test_variables_that_are_nested_deeply_are_rendered_or_refused(client: httpx.Client, depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    body = json.dumps(_body(max_tokens=1))[:-1] + ', "chat_template_kwargs": {"x": ' + nested + "}}"
+    answer = client.post(URL, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == (200 if depth == 50 else answer.status_code)
+    assert answer.status_code in (200, 400), answer.text
+
+
+def test_a_log_probability_that_is_no_number_is_said_as_the_least_one() -> None:
+    assert [sayable(value) for value in (math.nan, -math.inf, -0.5)] == [LEAST, LEAST, -0.5]

@@ -59,6 +59,8 @@ def test_requests_and_tokens_are_counted(sidecar: str) -> None:
         ("POST", "/v1/embeddings", 501, "unsupported_endpoint"),
         ("POST", "/v1/images/generations", 501, "unsupported_endpoint"),
         ("GET", "/v1/fine_tuning/jobs", 501, "unsupported_endpoint"),
+        ("POST", "/v1/rerank", 501, "unsupported_endpoint"),
+        ("POST", "/v1/webhook_endpoints", 501, "unsupported_endpoint"),
         ("GET", "/v1/chat/completions/abc", 501, "unsupported_endpoint"),
     ],
 )

@@ -33,7 +33,7 @@ def test_one_model_is_shown_by_its_name_with_slashes(sidecar: str, name: str) ->
     assert answer.json()["commit"] == answer.headers["x-model-commit"] == SHA
 
 
-@pytest.mark.parametrize("name", ["acme/none", "..", "a b", "acme/echo@"])
+@pytest.mark.parametrize("name", ["acme/none", "..", "a b", "acme/echo@", "acme/echo:q4.gguf"])
 def test_an_unknown_model_is_a_404(sidecar: str, name: str) -> None:
     answer = httpx.get(f"{sidecar}/v1/models/{name}")
     assert answer.status_code in (404, 501)

@@ -65,7 +65,12 @@ def _complete(**fields: object) -> CompletionRequest:
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
         ({"audio": {"voice": "x"}}, "audio", "unsupported_parameter"),
         ({"store": True}, "store", "unsupported_parameter"),
-        ({"min_tokens": 3}, "min_tokens", "unsupported_parameter"),
+        ({"min_tokens": -1}, "min_tokens", "invalid_value"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort", "invalid_value"),
+        ({"verbosity": 3}, "verbosity", "invalid_value"),
+        ({"cache_salt": "s"}, "cache_salt", "unsupported_parameter"),
+        ({"priority": 1}, "priority", "unsupported_parameter"),
+        ({"keep_alive": "5m"}, "keep_alive", "unsupported_parameter"),
         ({"service_tier": "flex"}, "service_tier", "invalid_value"),
         ({"model": ""}, "model", "invalid_value"),
         ({"temperature": None, "model": None}, "model", "invalid_type"),
@@ -163,3 +168,16 @@ def test_any_body_is_a_request_or_our_refusal(fields: dict[str, object]) -> None
     for read in (_chat, _complete):
         with suppress(InvalidRequest):
             read(**fields)
+
+
+def test_templates_are_told_effort_and_verbosity_and_names_given_by_themselves_win() -> None:
+    asked = _chat(reasoning_effort="low", verbosity="high", chat_template_kwargs={"verbosity": "mine", "x": 1})
+    assert asked.variables == {"reasoning_effort": "low", "verbosity": "mine", "x": 1}
+    assert _chat().variables == {}
+
+
+def test_templates_get_the_arguments_of_a_call_as_an_object_and_a_wrong_text_as_it_is() -> None:
+    for arguments, told in (('{"a": 1}', {"a": 1}), ("{broken", "{broken"), ("[1]", "[1]"), ("[" * 5000, "[" * 5000)):
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        turn = _chat(messages=[{"role": "assistant", "tool_calls": [call]}]).messages[0].plain()
+        assert turn["tool_calls"] == [{"id": "c", "type": "function", "function": {"name": "f", "arguments": told}}]
