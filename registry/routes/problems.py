@@ -11,6 +11,7 @@ traceback goes to the log, the request id to the client, nothing else.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -132,6 +133,10 @@ class Problems:
 
     def render(self, error: Exception, request: Request) -> Response:
         """Answer a request with an error; never raises."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # Met outside the store, where packs and commits wait to be judged.
+            log.error("request %s failed", request_id(request), exc_info=error)
+            error = errors.NoSpace("The server's disk is full; free space, then send this again.")
         if self.dialect == "lfs" and isinstance(error, lfs.LfsError) and lfs_problems.status_of(error) != 500:
             return lfs_problems.render(error, request)
         row = row_of(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from datetime import UTC, datetime
 
@@ -160,3 +161,12 @@ def test_an_error_after_the_answer_began_cuts_it_short() -> None:
     route.app = InDialect(route.app, Problems("hub"))
     with TestClient(Starlette(routes=[route])) as client, pytest.raises(errors.Damaged):
         client.get("/stream")
+
+
+@pytest.mark.parametrize("dialect", ["git", "lfs", "hub", "plain"])
+def test_a_full_disk_is_named_wherever_it_is_met(dialect: Dialect, caplog: pytest.LogCaptureFixture) -> None:
+    response = answer(dialect, OSError(errno.ENOSPC, "No space left on device", "/srv/data/slots/0"))
+    assert response.status_code == 507
+    assert b"free space" in response.body
+    assert b"/srv" not in response.body
+    assert "r-1" in caplog.text
