@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.errors import BadToken
+from registry.errors import BadPath, BadToken, RateLimited, RegistryError
 from registry.limits import Limits, Reading
 from registry.routes.auth import fingerprint, token_of
 from registry.routes.meter import Meter, Seen
+from registry.routes.problems import Dialect, Problems
 
 log = logging.getLogger("registry.access")
 
@@ -130,9 +131,9 @@ class Front:
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, reading: Reading | None) -> None:
         refusal: Response | None = None
         if reading is not None and reading.refused:
-            refusal = _too_many(reading, scope["path"])
+            refusal = _refused(_too_many(reading), scope)
         elif _odd(scope):
-            refusal = PlainTextResponse("The path has empty, dotted or control-character parts.\n", 400)
+            refusal = _refused(BadPath("The path has empty, dotted or control-character parts."), scope)
         try:
             await (refusal or self._app)(scope, receive, answer)
         except ClientDisconnect:
@@ -217,7 +218,8 @@ class _Answer:
         if b"x-request-id" not in names:
             added.append((b"x-request-id", self._id.encode()))
         if self._reading is not None:
-            added += [(name.encode(), text.encode()) for name, text in self._reading.headers()]
+            found = [(name.encode(), text.encode()) for name, text in self._reading.headers()]
+            added += [(name, text) for name, text in found if name not in names]
         return added
 
 
@@ -227,6 +229,9 @@ def _settle(scope: Scope, origin: str) -> None:
     scope["scheme"] = scheme
     rest = [pair for pair in scope["headers"] if pair[0] != b"host"]
     scope["headers"] = [(b"host", host.encode()), *rest]
+
+
+_DIALECTS: Mapping[str, Dialect] = {"api": "hub", "resolve": "hub", "lfs": "lfs", "git": "git"}
 
 
 def bucket_of(path: str) -> str | None:
@@ -240,16 +245,19 @@ def bucket_of(path: str) -> str | None:
     return "resolve" if "/resolve/" in path else None
 
 
-def _too_many(reading: Reading, path: str) -> Response:
+def _too_many(reading: Reading) -> RateLimited:
     text = (
         f"Too many requests: {reading.quota} in {reading.seconds} s are used up; come back then, "
         f"or raise WEIGHTROOM_LIMIT_{reading.bucket.upper()}."
     )
-    if reading.bucket in ("api", "resolve"):
-        return Response(json.dumps({"error": text}), 429, {"X-Error-Message": text}, "application/json")
-    if reading.bucket == "lfs":
-        return Response(json.dumps({"message": text}), 429, media_type="application/vnd.git-lfs+json")
-    return PlainTextResponse(text + "\n", 429)
+    return RateLimited(text, retry_after=reading.seconds)
+
+
+def _refused(error: RegistryError, scope: Scope) -> Response:
+    """Refuse in the dialect of the door that the path would have led to."""
+    bucket = bucket_of(scope["path"])
+    dialect = "plain" if bucket is None else _DIALECTS[bucket]
+    return Problems(dialect).render(error, Request(scope))
 
 
 def _odd(scope: Scope) -> bool:

@@ -127,6 +127,19 @@ def test_a_public_url_is_the_origin_whatever_is_asked() -> None:
     assert found.text.startswith("https://models.example ")
 
 
+def test_every_refusal_of_the_front_is_in_the_words_of_the_door() -> None:
+    limited = client(quotas={"git": 1, "lfs": 1})
+    for path in ("/a/b/info/refs", "/a/b.git/info/lfs/locks"):
+        limited.get(path)
+    git, lfs = limited.get("/a/b/info/refs"), limited.get("/a/b.git/info/lfs/locks")
+    assert (git.status_code, lfs.status_code) == (429, 429)
+    assert git.headers["cache-control"] == "no-cache, max-age=0, must-revalidate"
+    assert lfs.json()["request_id"] == lfs.headers["x-request-id"]
+    odd = client().get("/api/models/a/b/tree/main//x")
+    assert odd.status_code == 422
+    assert "path" in odd.json()["error"]
+
+
 def test_a_used_up_bucket_is_429_in_the_words_of_its_client() -> None:
     limited = client(quotas={"api": 1})
     first, second = limited.get("/api/x"), limited.get("/api/x")
