@@ -45,10 +45,10 @@ class Request:
     numbers: Numbers
     stop_ids: frozenset[int] = frozenset()
     """Generating one of these ends the answer; it is not part of `Tokens`."""
-    min_new: int = 0
-    """Tokens before which none of `stop_ids` is generated."""
     logprobs: int | None = None
     """None: no log-probabilities. n ≥ 0: of the chosen token, and the n likeliest."""
+    min_new: int = 0
+    """Tokens before which none of `stop_ids` is generated."""
 
 
 @dataclass(frozen=True, slots=True)

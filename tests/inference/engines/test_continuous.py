@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,14 @@ def test_closing_frees_the_model_and_stops_the_thread(folder: Path) -> None:
 def test_each_step_is_told_at_once(shared: ContinuousEngine) -> None:
     (heard,) = answers(shared, [ask(max_new=10)])
     assert [len(event.ids) for event in heard.events if isinstance(event, Tokens)] == [1] * 10
+
+
+def test_an_answer_with_a_least_length_does_not_end_before_it(shared: ContinuousEngine) -> None:
+    (free,) = answers(shared, [ask(max_new=12)])
+    asked = [replace(ask(max_new=12, stop_ids=free.ids), min_new=least) for least in (0, 5, 12)]
+    heard = answers(shared, asked)
+    assert heard[0].ids == []
+    for one, least in zip(heard, (0, 5, 12), strict=True):
+        assert len(one.ids) >= least
+        assert not set(one.ids[:least]).intersection(free.ids)
+    assert heard[2].done().reason == "length"
