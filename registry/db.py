@@ -74,7 +74,9 @@ class Database:
 
     def _server_engine(self, shape: dict[str, Any]) -> sa.Engine:
         # A pooled connection may have died with its server; the ping costs a round trip and saves a failed request.
-        return sa.create_engine(self.url, pool_pre_ping=True, **shape)
+        # A server takes 100 connections by default, and several processes share them.
+        fewer = {"pool_size": min(shape["pool_size"], 20), "max_overflow": 4}
+        return sa.create_engine(self.url, pool_pre_ping=True, **(shape | fewer))
 
     def _server_modes(self) -> tuple[sa.Engine, sa.Engine, sa.Engine]:
         single = self._engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -98,11 +98,18 @@ class Links:
                     if row.seen_at is not None and row.seen_at < moment - _SEEN_EVERY:
                         stale.append(row.oid)
         if stale:
+            self._refresh(repo_id, stale, moment)
+        return found
+
+    def _refresh(self, repo_id: int, oids: Collection[str], moment: datetime) -> None:
+        try:
             with self._db.write() as connection:
-                for part in _parts(stale):
+                for part in _parts(oids):
                     here = sa.and_(lfs_links.c.repo_id == repo_id, lfs_links.c.oid.in_(part))
                     connection.execute(sa.update(lfs_links).where(here).values(seen_at=moment))
-        return found
+        except Busy:
+            # A reader must not fail for it; the grace of a link is days, and the next batch tries again.
+            pass
 
     def begin(
         self, repo_id: int, actor_id: int | None, objects: Sequence[tuple[str, int]], mode: str = "proxy"

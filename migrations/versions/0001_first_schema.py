@@ -126,6 +126,8 @@ def _repos() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_repos")),
     )
     op.create_index("ix_repos_type_created_at_id", "repos", ["type", "created_at", "id"])
+    op.create_index("ix_repos_type_downloads_id", "repos", ["type", "downloads", "id"])
+    op.create_index("ix_repos_type_likes_id", "repos", ["type", "likes", "id"])
     op.create_index("ix_repos_type_updated_at_id", "repos", ["type", "updated_at", "id"])
     op.create_index(
         "uq_repos_live_name",
@@ -146,6 +148,7 @@ def _moves() -> None:
         sa.ForeignKeyConstraint(["repo_id"], ["repos.id"], name=op.f("fk_moves_repo_id_repos")),
         sa.PrimaryKeyConstraint("type", "old_fold", name=op.f("pk_moves")),
     )
+    op.create_index("ix_moves_repo_id", "moves", ["repo_id"])
 
 
 def _refs() -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sized
+from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -21,7 +21,7 @@ from registry.tables.objects import packs, repo_packs
 from registry.tables.repos import refs, repos
 
 K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
+V = TypeVar("V", bound=Sized)
 
 _REPO = sa.select(
     repos.c.default_branch,
@@ -44,9 +44,9 @@ _PACKS = (
 
 
 class Repositories:
-    """Reads snapshots. Thread-safe; `keep` bounds how many listings of each kind stay in memory."""
+    """Reads snapshots. Thread-safe; `keep` bounds how many refs, and how many packs, stay in memory."""
 
-    def __init__(self, database: Database, *, keep: int = 256) -> None:
+    def __init__(self, database: Database, *, keep: int = 200_000) -> None:
         self._db = database
         self._refs: _Kept[tuple[int, int], Mapping[bytes, Ref]] = _Kept(keep)
         self._packs: _Kept[tuple[int, int], tuple[PackRow, ...]] = _Kept(keep)
@@ -101,22 +101,30 @@ def _read_packs(connection: Connection, repo_id: int) -> tuple[PackRow, ...]:
     return tuple(PackRow(*row) for row in connection.execute(_PACKS, {"id": repo_id}))
 
 
-class _Kept(OrderedDict[K, V]):
-    """Least recently used values; a value is made outside the lock, so two threads may both make it."""
+class _Kept(Generic[K, V]):
+    """Least recently used listings, bounded by their entries together; the newest stays whatever its length.
 
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self._size = size
+    A listing is made outside the lock, so two threads may both make it.
+    """
+
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._held = 0
+        self._listings: OrderedDict[K, V] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: K, make: Callable[[], V]) -> V:  # type: ignore[override]
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """Return a listing, made if it is not here."""
         with self._lock:
-            if key in self:
-                self.move_to_end(key)
-                return self[key]
+            if key in self._listings:
+                self._listings.move_to_end(key)
+                return self._listings[key]
         value = make()
         with self._lock:
-            self[key] = value
-            while len(self) > self._size:
-                self.popitem(last=False)
+            before = self._listings.pop(key, None)
+            self._held += 1 + len(value) - (0 if before is None else 1 + len(before))
+            self._listings[key] = value
+            while self._held > self._entries and len(self._listings) > 1:
+                _, gone = self._listings.popitem(last=False)
+                self._held -= 1 + len(gone)
         return value

@@ -72,7 +72,12 @@ class Responses:
     def _begin(self, key: str, build: Build) -> _Flight:
         flight = self._flights[key] = _Flight()
         self.builds += 1
-        self._builders.submit(self._run, key, flight, build)
+        try:
+            self._builders.submit(self._run, key, flight, build)
+        except RuntimeError:
+            # No thread can be had, as at the end of the process: nobody may wait for this flight.
+            del self._flights[key]
+            raise
         return flight
 
     def _run(self, key: str, flight: _Flight, build: Build) -> None:

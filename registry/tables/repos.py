@@ -60,9 +60,11 @@ repos = Table(
         sqlite_where=text("deleted_at IS NULL"),
         postgresql_where=text("deleted_at IS NULL"),
     ),
-    # Listings page by (updated_at, id) and (created_at, id), newest first.
+    # Listings page by one of these and the id, highest first.
     Index("ix_repos_type_updated_at_id", "type", "updated_at", "id"),
     Index("ix_repos_type_created_at_id", "type", "created_at", "id"),
+    Index("ix_repos_type_downloads_id", "type", "downloads", "id"),
+    Index("ix_repos_type_likes_id", "type", "likes", "id"),
 )
 
 # Old names of moved repos stay aliases until somebody takes the name again.
@@ -72,6 +74,7 @@ moves = Table(
     Column("type", String(8), primary_key=True),
     Column("old_fold", String(193), primary_key=True),
     Column("repo_id", ForeignKey("repos.id"), nullable=False),
+    Index("ix_moves_repo_id", "repo_id"),
 )
 
 refs = Table(
