@@ -134,7 +134,7 @@ def lock_repo(connection: Connection, repo_id: int) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, TimeoutError) as error:
+    except (OperationalError, TimeoutError, sqlite3.OperationalError) as error:
         raise Busy("The database does not answer; try again in a few seconds.") from error
     except DBAPIError as error:
         if error.connection_invalidated or _is_conflict(error):
