@@ -10,6 +10,7 @@ repository is repacked with bitmaps before the run; its pushes run once as git d
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -73,6 +74,7 @@ class Bench:
         self.work = work
         self.rounds = rounds
         self.rows: list[dict[str, object]] = []
+        self.numbers = itertools.count()
 
     def compare(self, name: str, ours: Callable[[int], float], theirs: Callable[[int], float]) -> None:
         """Time both, alternating; the first round warms caches and does not count."""
@@ -117,9 +119,10 @@ class Bench:
         """Make one commit and push it."""
 
         def once(n: int) -> float:
-            (clone / "pushed.txt").write_text(f"{url} {n}\n")
+            number = next(self.numbers)
+            (clone / "pushed.txt").write_text(f"{number}\n")
             git("add", "-A", at=clone)
-            git("commit", "-qm", f"push {n}", at=clone)
+            git("commit", "-qm", f"push {number}", at=clone)
             return self.timed("push", "-q", url, "HEAD:refs/heads/main", at=clone)
 
         return once
