@@ -135,14 +135,7 @@ def build(config: Config, visits: Visits | None = None) -> Starlette:
         # Whoever insists on a GPU hears at once that there is none. Else torch is imported by the first load.
         device()
     builder = Builder(device=device, recipe=config.quantize, allow_pickle=config.allow_pickle)
-    checkouts = Checkouts(
-        config.checkouts,
-        config.registry,
-        config.registry_token,
-        config.shared_store,
-        allow_pickle=config.allow_pickle,
-        limit=config.checkout_bytes,
-    )
+    checkouts = _checkouts(config)
     pool = Pool(
         checkouts,
         builder.build,
@@ -171,6 +164,17 @@ def build(config: Config, visits: Visits | None = None) -> Starlette:
         lines=Lines(max_queue=config.max_queue, slots=SLOTS),
         deadline=config.deadline,
         close=close,
+    )
+
+
+def _checkouts(config: Config) -> Checkouts:
+    return Checkouts(
+        config.checkouts,
+        config.registry,
+        config.registry_token,
+        config.shared_store,
+        allow_pickle=config.allow_pickle,
+        limit=config.checkout_bytes,
     )
 
 

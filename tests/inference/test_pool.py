@@ -3,100 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from inference.download import Resolved
-from inference.engine import Done, Engine, Info, Request, Sink, Stats, Ticket
+from inference.engine import Engine
 from inference.errors import EngineFailed, ModelAbsent, ModelRefused, Overloaded, SidecarError, Unavailable
 from inference.loaded import Lease
 from inference.pool import CRASH_SECONDS, FAILED_SECONDS, SETTLE_SECONDS, SOON_SECONDS, Pool
-from inference.sampling import Usage
 from tests.inference.echo import wait_until
-
-FIRST, SECOND, THIRD = "a" * 40, "b" * 40, "c" * 40
-
-
-class Still:
-    """An engine that answers nothing and counts how often it was closed."""
-
-    def __init__(self, sha: str, size: int = 100) -> None:
-        self.sha, self.size, self.closed, self.is_broken = sha, size, 0, False
-
-    def info(self) -> Info:
-        return Info(512, 512, frozenset({"generate"}), self.size, "still")
-
-    def submit(self, request: Request, sink: Sink) -> Ticket:
-        sink(Done("length", Usage(1, 0)))
-        return Ticket(request.id)
-
-    def cancel(self, ticket: Ticket) -> None: ...
-
-    def stats(self) -> Stats:
-        return Stats()
-
-    def drain(self, deadline: float) -> bool:
-        return deadline > 0
-
-    def close(self) -> None:
-        self.closed += 1
-
-    def broken(self) -> bool:
-        return self.is_broken
-
-
-@dataclass
-class Yard:
-    """Registry, shelf and factory of one test, with a clock of its own."""
-
-    now: float = 1000.0
-    tips: dict[str, str] = field(default_factory=lambda: {"acme/a": FIRST})
-    readers: dict[str, set[str | None]] = field(default_factory=dict)
-    built: list[Still] = field(default_factory=list)
-    pinned_with: list[str | None] = field(default_factory=list)
-    released: list[str] = field(default_factory=list)
-    failing: dict[str, Exception] = field(default_factory=dict)
-    gates: dict[str, threading.Event] = field(default_factory=dict)
-    estimates: dict[str, int] = field(default_factory=dict)
-
-    def clock(self) -> float:
-        return self.now
-
-    def resolve(self, name: str, token: str | None = None) -> Resolved:
-        repo, _, revision = name.partition("@")
-        if repo not in self.tips or token not in self.readers.get(repo, {token}):
-            raise ModelAbsent("absent")
-        return Resolved(repo, revision or None, revision if len(revision) == 40 else self.tips[repo])
-
-    def own_token(self) -> str | None:
-        return "own"
-
-    def pin(self, repo: str, sha: str, token: str | None = None) -> Path:
-        self.pinned_with.append(token)
-        return Path("/checkouts") / sha
-
-    def release(self, sha: str) -> None:
-        self.released.append(sha)
-
-    def build(self, path: Path, repo: str, sha: str) -> Engine:
-        if sha in self.gates:
-            assert self.gates[sha].wait(30)
-        if sha in self.failing:
-            raise self.failing[sha]
-        self.built.append(Still(sha, self.estimate(path, repo, sha)))
-        return self.built[-1]
-
-    def estimate(self, path: Path, repo: str, sha: str) -> int:
-        return self.estimates.get(sha, 100)
-
-    def engines(self, sha: str) -> list[Still]:
-        return [engine for engine in self.built if engine.sha == sha]
-
-
-MakePool = Callable[..., Pool]
+from tests.inference.yard import FIRST, SECOND, THIRD, MakePool, Yard, phases
 
 
 @pytest.fixture
@@ -124,10 +41,6 @@ def make(yard: Yard) -> Iterator[MakePool]:
         pool.close()
 
 
-def _phases(pool: Pool) -> dict[str, str]:
-    return {state.sha: state.phase for state in pool.states()}
-
-
 def test_a_lease_loads_once_and_shares(yard: Yard, make: MakePool) -> None:
     pool = make()
     with pool.lease("acme/a") as first, pool.lease(f"acme/a@{FIRST}") as second:
@@ -144,7 +57,7 @@ def test_many_at_once_are_one_load(yard: Yard, make: MakePool) -> None:
     threads = [threading.Thread(target=lambda: found.append(pool.lease("acme/a"))) for _ in range(16)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: _phases(pool) == {FIRST: "loading"})
+    wait_until(lambda: phases(pool) == {FIRST: "loading"})
     yard.gates[FIRST].set()
     for thread in threads:
         thread.join(30)
@@ -182,9 +95,9 @@ def test_a_moved_branch_serves_the_old_commit_until_the_new_one_is_ready(yard: Y
     yard.now += 3
     with pool.lease("acme/a") as during:
         assert during.sha == FIRST
-    assert _phases(pool) == {FIRST: "ready", SECOND: "loading"}
+    assert phases(pool) == {FIRST: "ready", SECOND: "loading"}
     yard.gates[SECOND].set()
-    wait_until(lambda: _phases(pool).get(SECOND) == "ready")
+    wait_until(lambda: phases(pool).get(SECOND) == "ready")
     with pool.lease("acme/a") as after:
         assert after.sha == SECOND
     # The old one outlives its swap for as long as someone uses it, and is gone soon after.
@@ -194,7 +107,7 @@ def test_a_moved_branch_serves_the_old_commit_until_the_new_one_is_ready(yard: Y
     old.give_back()
     yard.now += SETTLE_SECONDS
     pool.tidy()
-    wait_until(lambda: FIRST not in _phases(pool))
+    wait_until(lambda: FIRST not in phases(pool))
     assert yard.engines(FIRST)[0].closed == 1
     assert yard.engines(SECOND)[0].closed == 0
 
@@ -205,7 +118,7 @@ def test_a_commit_that_another_name_still_means_is_kept(yard: Yard, make: MakePo
     yard.tips["acme/a"] = SECOND
     yard.now += 3
     pool.lease("acme/a").give_back()
-    wait_until(lambda: _phases(pool).get(SECOND) == "ready")
+    wait_until(lambda: phases(pool).get(SECOND) == "ready")
     pool.lease("acme/a").give_back()
     pool.lease(f"acme/a@{FIRST}").give_back()
     yard.now += 100
@@ -220,7 +133,7 @@ def test_a_push_that_cannot_be_loaded_keeps_the_old_commit_serving(yard: Yard, m
     yard.failing[SECOND] = ModelRefused("config.json has the key 'auto_map'")
     yard.now += 3
     pool.lease("acme/a").give_back()
-    wait_until(lambda: _phases(pool).get(SECOND) == "failed")
+    wait_until(lambda: phases(pool).get(SECOND) == "failed")
     with pool.lease("acme/a") as lease:
         assert lease.sha == FIRST
     failed = next(state for state in pool.states() if state.sha == SECOND)
@@ -230,7 +143,7 @@ def test_a_push_that_cannot_be_loaded_keeps_the_old_commit_serving(yard: Yard, m
     yard.tips["acme/a"] = THIRD
     yard.now += 3
     pool.lease("acme/a").give_back()
-    wait_until(lambda: _phases(pool).get(THIRD) == "ready")
+    wait_until(lambda: phases(pool).get(THIRD) == "ready")
     with pool.lease("acme/a") as lease:
         assert lease.sha == THIRD
 
@@ -286,7 +199,7 @@ def test_room_is_made_by_closing_what_was_used_longest_ago(yard: Yard, make: Mak
     pool.lease("acme/a").give_back()
     yard.now += 1
     pool.lease("acme/c").give_back()
-    assert _phases(pool) == {FIRST: "ready", THIRD: "ready"}
+    assert phases(pool) == {FIRST: "ready", THIRD: "ready"}
     assert yard.engines(SECOND)[0].closed == 1
 
 
@@ -300,7 +213,7 @@ def test_when_all_that_fits_is_in_use_the_newcomer_is_refused(yard: Yard, make: 
         assert refused.value.retry_after
     yard.now += SOON_SECONDS
     pool.lease("acme/b").give_back()
-    assert _phases(pool) == {SECOND: "ready"}
+    assert phases(pool) == {SECOND: "ready"}
 
 
 def test_a_model_larger_than_the_budget_is_refused_and_evicts_none_that_is_leased(yard: Yard, make: MakePool) -> None:
@@ -337,7 +250,7 @@ def test_of_two_that_load_for_one_place_each_serves_who_waited_for_it(yard: Yard
     threads = [threading.Thread(target=use, args=(name,)) for name in ("acme/a", "acme/b") for _ in range(4)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(_phases(pool)) == 2)
+    wait_until(lambda: len(phases(pool)) == 2)
     for gate in yard.gates.values():
         gate.set()
     for thread in threads:
@@ -371,13 +284,13 @@ def test_a_pinned_model_that_failed_to_load_is_tried_again_by_pinning(yard: Yard
     pool = make()
     yard.failing[FIRST] = Unavailable("away", code="registry_unavailable")
     assert not pool.pin("acme/a")
-    wait_until(lambda: _phases(pool) == {FIRST: "failed"})
+    wait_until(lambda: phases(pool) == {FIRST: "failed"})
     with pytest.raises(Unavailable):
         pool.pin("acme/a")
     yard.failing.clear()
     yard.now += SOON_SECONDS
     assert not pool.pin("acme/a")
-    wait_until(lambda: _phases(pool) == {FIRST: "ready"})
+    wait_until(lambda: phases(pool) == {FIRST: "ready"})
     assert pool.pin("acme/a")
 
 
@@ -404,13 +317,13 @@ def test_an_engine_that_breaks_while_closing_gives_its_bytes_back(yard: Yard, ma
     yard.built[0].close = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
     yard.tips["acme/b"] = SECOND
     pool.lease("acme/b").give_back()
-    assert _phases(pool) == {SECOND: "ready"}
+    assert phases(pool) == {SECOND: "ready"}
 
 
 def test_pinned_models_are_loaded_first_and_never_evicted(yard: Yard, make: MakePool) -> None:
     pool = make(budget=150, idle=10)
     pool.pin("acme/a")
-    wait_until(lambda: _phases(pool) == {FIRST: "ready"})
+    wait_until(lambda: phases(pool) == {FIRST: "ready"})
     assert pool.states()[0].is_pinned
     assert yard.pinned_with == ["own"]
     yard.now += 1000
@@ -461,7 +374,7 @@ def test_a_broken_engine_is_rebuilt_once_and_then_left_for_a_minute(yard: Yard, 
     yard.built[1].is_broken = True
     with pytest.raises(EngineFailed):
         pool.lease("acme/a")
-    assert _phases(pool)[FIRST] == "failed"
+    assert phases(pool)[FIRST] == "failed"
     yard.now += CRASH_SECONDS
     pool.lease("acme/a").give_back()
     assert len(yard.built) == 3
