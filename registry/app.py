@@ -241,8 +241,8 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
     )
     routes = [
         *ops.routes(),
-        *_lfs_routes(config, shelves, pools, access, origins),
         *_hub_routes(shelves, desk, pools, Auth(access)),
+        *_lfs_routes(config, shelves, pools, access, origins),
         *_git_routes(config, shelves, desk, pools, Auth(access)),
     ]
 
@@ -307,13 +307,7 @@ def _lfs_routes(config: Config, shelves: Shelves, pools: Pools, access: DoorAcce
 def _hub_routes(shelves: Shelves, desk: Desk, pools: Pools, auth: Auth) -> list[Route]:
     arrivals = Arrivals(auth=auth, revisions=desk.revisions)
     doors: list[Door] = [
-        AccountDoor(auth=auth, profiles=Profiles(shelves.database)),
-        ManageDoor(auth=auth, arrivals=arrivals, repos=desk.repos),
-        UploadDoor(arrivals=arrivals, preupload=Preupload(revisions=desk.revisions), commits=desk.commits),
-        RefDoor(arrivals=arrivals, branches=desk.branches),
-        ListDoor(auth=auth, catalog=desk.catalog, revisions=desk.revisions),
-        TreeDoor(arrivals=arrivals, revisions=desk.revisions),
-        RepoDoor(arrivals=arrivals, revisions=desk.revisions, facts=desk.facts),
+        # First what is asked most: routes are matched in order.
         FileDoor(
             arrivals=arrivals,
             revisions=desk.revisions,
@@ -321,6 +315,13 @@ def _hub_routes(shelves: Shelves, desk: Desk, pools: Pools, auth: Auth) -> list[
             held=shelves.links.object_key,
             unpacked=Unpacked(revisions=desk.revisions, store=shelves.store),
         ),
+        RepoDoor(arrivals=arrivals, revisions=desk.revisions, facts=desk.facts),
+        AccountDoor(auth=auth, profiles=Profiles(shelves.database)),
+        ManageDoor(auth=auth, arrivals=arrivals, repos=desk.repos),
+        UploadDoor(arrivals=arrivals, preupload=Preupload(revisions=desk.revisions), commits=desk.commits),
+        RefDoor(arrivals=arrivals, branches=desk.branches),
+        ListDoor(auth=auth, catalog=desk.catalog, revisions=desk.revisions),
+        TreeDoor(arrivals=arrivals, revisions=desk.revisions),
     ]
     return _spoken("hub", doors)
 

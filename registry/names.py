@@ -25,7 +25,22 @@ _PREFIX = re.compile(r"[0-9a-f]{7,39}\Z")
 # Folded; as namespaces they would shadow routes of ours.
 _RESERVED = frozenset(
     {"api", "assets", "buckets", "datasets", "docs", "health", "join", "kernels", "lfs", "login", "logout", "metrics"}
-    | {"models", "new", "oauth", "organizations", "ready", "search", "settings", "spaces", "static", "v1", "v2", "xet"}
+    | {
+        "models",
+        "new",
+        "oauth",
+        "organizations",
+        "raw",
+        "ready",
+        "resolve",
+        "search",
+        "settings",
+        "spaces",
+        "static",
+        "v1",
+        "v2",
+        "xet",
+    }
 )
 
 
