@@ -20,7 +20,7 @@ PREFIX = "WEIGHTROOM_"
 SIDECAR_NAMES = frozenset({
     "REGISTRY", "REGISTRY_TOKEN", "MODELS", "SIDECAR_HOST", "SIDECAR_PORT", "DEVICE", "CHECKOUTS", "API_KEYS",
     "MODEL_BYTES", "IDLE_SECONDS", "SHARED_STORE", "DTYPE", "QUANTIZE", "MAX_QUEUE", "DEADLINE", "DRAIN_SECONDS",
-    "LOAD_SECONDS", "REFRESH", "ALLOW_PICKLE", "QUEUE",
+    "LOAD_SECONDS", "REFRESH", "ALLOW_PICKLE", "CHECKOUT_BYTES", "QUEUE",
 })
 """Settings of the sidecar, which shares the prefix and often the environment: known here, and passed by."""
 # fmt: on

@@ -125,6 +125,10 @@ def _repos() -> None:
         sa.ForeignKeyConstraint(["namespace_id"], ["namespaces.id"], name=op.f("fk_repos_namespace_id_namespaces")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_repos")),
     )
+    _repo_indexes()
+
+
+def _repo_indexes() -> None:
     op.create_index("ix_repos_type_created_at_id", "repos", ["type", "created_at", "id"])
     op.create_index("ix_repos_type_downloads_id", "repos", ["type", "downloads", "id"])
     op.create_index("ix_repos_type_likes_id", "repos", ["type", "likes", "id"])
