@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -49,13 +50,9 @@ class Database:
         def prepare(connection: Any, record: object) -> None:
             # The driver's own BEGIN is late and never IMMEDIATE; ours is issued below.
             connection.isolation_level = None
-            for pragma in (
-                "journal_mode=WAL",
-                "synchronous=FULL",
-                "foreign_keys=ON",
-                f"busy_timeout={busy_timeout_ms}",
-            ):
+            for pragma in (f"busy_timeout={busy_timeout_ms}", "synchronous=FULL", "foreign_keys=ON"):
                 connection.execute(f"PRAGMA {pragma}")
+            _to_wal(connection, busy_timeout_ms / 1000)
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
@@ -122,6 +119,19 @@ class Database:
     def dispose(self) -> None:
         """Close every pooled connection."""
         self._engine.dispose()
+
+
+def _to_wal(connection: Any, patience: float) -> None:
+    """Turn the write-ahead log on. The first who opens a new file does it, and SQLite lets nobody wait for that."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def lock_repo(connection: Connection, repo_id: int) -> None:
