@@ -68,16 +68,26 @@ class Heavy:
         if not self._slots.acquire(timeout=deadline):
             raise Busy("Every worker process is taken; try again in a few seconds.")
         try:
-            child = self._take()
-            try:
-                kind, body = child.ask(request, deadline)
-            except BaseException:
-                child.stop()
-                raise
+            child, kind, body = self._asked(request, deadline)
             self._give(child, kind)
         finally:
             self._slots.release()
         return cast(T, _opened(kind, body))
+
+    def _asked(self, request: bytes, deadline: float) -> tuple[_Child, int, bytes]:
+        while True:
+            child = self._take()
+            idle_before = child.served
+            try:
+                return child, *child.ask(request, deadline)
+            except _NeverBegan:
+                child.stop()
+                # It died while it waited, through no fault of this request: the next one takes it.
+                if not idle_before:
+                    raise
+            except BaseException:
+                child.stop()
+                raise
 
     def close(self) -> None:
         """Stop every idle child, and each busy one as it finishes; may be repeated."""
@@ -104,6 +114,10 @@ class Heavy:
                 self._idle.append(child)
                 return
         child.stop()
+
+
+class _NeverBegan(HeavyCrashed):
+    """The child was gone before it had the whole request."""
 
 
 class _Child:
@@ -139,6 +153,11 @@ class _Child:
         """Say whether the process still runs."""
         return self._process.poll() is None
 
+    @property
+    def served(self) -> bool:
+        """True if it has answered a request before."""
+        return self._jobs > 0
+
     def fresh(self) -> bool:
         """Say whether the child may serve again."""
         return self._jobs < JOBS_PER_CHILD and not self._expired
@@ -158,7 +177,12 @@ class _Child:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        _write_frame(stdin, request)
+        try:
+            _write_frame(stdin, request)
+        except OSError as error:
+            if self._expired:
+                raise
+            raise _NeverBegan("The worker process died before it could begin; try again.") from error
         answer = _read_frame(stdout)
         return answer[0], answer[1:]
 

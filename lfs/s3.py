@@ -259,10 +259,18 @@ class S3Parts:
 
     def _found(self) -> str:
         if not self._upload:
-            listed = self._s3.list_multipart_uploads(Bucket=self._at["Bucket"], Prefix=self._at["Key"])
-            open_here = [each["UploadId"] for each in listed.get("Uploads", ()) if each["Key"] == self._at["Key"]]
+            open_here = [each["UploadId"] for each in self._listed() if each["Key"] == self._at["Key"]]
             self._upload = min(open_here, default="")
         return self._upload
+
+    def _listed(self) -> Sequence[dict[str, Any]]:
+        try:
+            with _told(self._at["Key"]):
+                found = self._s3.list_multipart_uploads(Bucket=self._at["Bucket"], Prefix=self._at["Key"])
+        except Missing:
+            # rclone says so when the last open upload has just gone.
+            return ()
+        return list(found.get("Uploads", ()))
 
 
 class _BucketReader(Reader):

@@ -381,17 +381,19 @@ class TestOperations:
 
 
 def test_a_push_moves_the_branch_and_the_old_commit_keeps_its_name(
-    client: OpenAI, house: House, sha: str, tmp_path: Path
+    client: OpenAI, house: House, tmp_path: Path
 ) -> None:
+    moving = "ann/moving"
+    make_chat_model(tmp_path / "first", 1)
     make_chat_model(tmp_path / "next", 2)
-    newer = upload(house, MODEL, tmp_path / "next")
-    assert newer != sha
+    older = upload(house, moving, tmp_path / "first")
+    raw = client.chat.completions.with_raw_response.create(model=moving, messages=ASK, max_tokens=2)
+    assert raw.headers["x-model-commit"] == older
+    newer = upload(house, moving, tmp_path / "next")
     until = time.monotonic() + 60
-    while True:
-        raw = client.chat.completions.with_raw_response.create(model=MODEL, messages=ASK, max_tokens=2)
-        if raw.headers["x-model-commit"] == newer:
-            break
+    while raw.headers["x-model-commit"] != newer:
         assert time.monotonic() < until
         time.sleep(0.1)
-    fixed = client.chat.completions.with_raw_response.create(model=f"{MODEL}@{sha}", messages=ASK, max_tokens=2)
-    assert fixed.headers["x-model-commit"] == sha
+        raw = client.chat.completions.with_raw_response.create(model=moving, messages=ASK, max_tokens=2)
+    fixed = client.chat.completions.with_raw_response.create(model=f"{moving}@{older}", messages=ASK, max_tokens=2)
+    assert fixed.headers["x-model-commit"] == older
