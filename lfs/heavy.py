@@ -251,6 +251,7 @@ def _confession(error: BaseException) -> bytes:
         if type(pickle.loads(body)) is type(error):
             return bytes([_EXCEPTION]) + body
     except Exception:
+        # Pickling runs the error's own code, which may raise anything; its text is told instead.
         pass
     return bytes([_UNSPEAKABLE]) + f"{type(error).__name__}: {error}".encode()
 

@@ -9,6 +9,7 @@ A write is: bytes and hash, file fsync, rename, folder fsync. A crash leaves at 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -128,10 +129,13 @@ class LocalStore:
     def sweep(self, seconds: float) -> int:
         """Remove what was left in `tmp/` and not touched for `seconds`; return how many entries went."""
         swept, oldest = 0, time.time() - seconds
-        for entry in os.scandir(self._tmp):
-            if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-                swept += 1
+        with os.scandir(self._tmp) as entries:
+            for entry in entries:
+                # Another process may be sweeping too, or finishing the file at this moment.
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+                        swept += 1
         return swept
 
     def _path(self, key: str) -> Path:

@@ -14,6 +14,9 @@ from lfs.local import GIB, LocalStore
 from lfs.s3 import S3Store
 from lfs.store import ObjectStore
 
+LEFT_FOR_SECONDS = 7 * 24 * 3600.0
+"""Age at which an unfinished file of a disk shelf is removed when the shelf is opened."""
+
 
 def open_store(
     url: str,
@@ -32,7 +35,10 @@ def open_store(
         folder = url.removeprefix("file:").removeprefix("//")
         if not folder:
             raise BadStorage("The storage URL names no folder; write file:DIR.")
-        return LocalStore(Path(folder), fsync=fsync, min_free=min_free)
+        shelf = LocalStore(Path(folder), fsync=fsync, min_free=min_free)
+        # What a crash left half-written has no name yet; nobody comes back for it after days.
+        shelf.sweep(LEFT_FOR_SECONDS)
+        return shelf
     if parts.scheme == "s3" and parts.netloc:
         options = _options(parts.query)
         return S3Store(

@@ -89,9 +89,6 @@ class MemoryHost:
             self.links.add((upload.repo_id, proof.oid))
             upload.done = True
 
-    def later(self, kind: str, key: str, args: Mapping[str, object]) -> str:
-        raise NotImplementedError
-
     def secret(self, kid: int) -> bytes | None:
         return (b"the secret of the tests", None)[kid]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,14 @@ def test_an_s3_url_is_a_bucket() -> None:
 def test_what_names_no_shelf_is_refused(url: str) -> None:
     with pytest.raises(BadStorage):
         open_store(url)
+
+
+def test_what_a_crash_left_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    open_store(f"file:{tmp_path}", min_free=0)
+    old, new = tmp_path / "tmp" / "old", tmp_path / "tmp" / "new"
+    for path in (old, new):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    open_store(f"file:{tmp_path}", min_free=0)
+    assert (old.exists(), new.exists()) == (False, True)

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
 from lfs import tensors
-from lfs.tensors import Header, HeaderError
+from lfs.tensors import HeaderError
+from tests.lfs.heads import file_of, layout, read
 
 ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-BITS = {"F32": 32, "F16": 16, "I8": 8, "F4": 4}
-
-
-def _file(header: object, data: int = 0) -> bytes:
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(raw).to_bytes(8, "little") + raw + bytes(data)
-
-
-def _read(content: bytes) -> Header:
-    return tensors.read_header(lambda start, end: content[start:end], len(content))
-
-
-def _layout(shapes: list[tuple[str, list[int]]]) -> tuple[dict[str, Any], int]:
-    made, at = {}, 0
-    for number, (dtype, shape) in enumerate(shapes):
-        count = 1
-        for side in shape:
-            count *= side
-        end = at + count * BITS[dtype] // 8
-        made[f"t{number}"] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
-        at = end
-    return made, at
 
 
 def test_only_the_head_is_asked_for() -> None:
-    made, data = _layout([("F32", [1000])])
-    content = _file(made, data)
+    made, data = layout([("F32", [1000])])
+    content = file_of(made, data)
     asked = []
 
     def read(start: int, end: int) -> bytes:
@@ -77,10 +53,10 @@ def test_only_the_head_is_asked_for() -> None:
 )
 def test_a_header_that_breaks_a_rule_is_refused(header: object, data: int) -> None:
     with pytest.raises(HeaderError):
-        _read(_file(header, data))
+        read(file_of(header, data))
 
 
 @pytest.mark.parametrize("content", [b"", b"1234567", b"\xff" * 8 + b"{}", (26 << 20).to_bytes(8, "little") + b"{}"])
 def test_a_length_that_lies_is_refused_before_it_is_believed(content: bytes) -> None:
     with pytest.raises(HeaderError):
-        _read(content)
+        read(content)
