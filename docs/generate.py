@@ -83,7 +83,8 @@ def commands() -> str:
 
 def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     branches = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    if not branches:
+    # An act that may be left out leaves a command of its own.
+    if not all(action.required for action in branches) or not branches:
         yield parser
     for action in branches:
         for child in action.choices.values():
@@ -92,7 +93,7 @@ def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[tuple[list[str], str, str]]:
     for action in parser._actions:
-        if not isinstance(action, argparse._HelpAction):
+        if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             text = (action.help or "").replace("%(default)s", str(action.default))
             yield list(action.option_strings), str(action.metavar or action.dest), text
 

@@ -1,7 +1,8 @@
 """Objects → actions: what a client should move, and where.
 
-The answer comes from the host's rows, with one query; no shelf is asked. An object is "stored" only by a link of this
-repo: bytes that other repos hold are uploaded again, so that knowing an oid opens nothing.
+The answer comes from the host's rows, with one query; no shelf is asked but to open uploads in parts. An object is
+"stored" only by a link of this repo: bytes that other repos hold are uploaded again, so that knowing an oid opens
+nothing.
 
 Source: git-lfs docs/api/batch.md; huggingface_hub lfs.py.
 """
@@ -9,30 +10,28 @@ Source: git-lfs docs/api/batch.md; huggingface_hub lfs.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
+from lfs.actions import MARGIN, Actions, Caller, Referral, Refused, present, refusal
 from lfs.bodies import Json, document, ref_of
+from lfs.choices import Choice, Policy, Reach, Transfer, choose
 from lfs.errors import BadRequest, HashUnsupported, TooLarge
-from lfs.grants import Grant, Grants, Op, brief
-from lfs.host import Held, Host, Leave, Operation, Wanted
+from lfs.grants import Grants
+from lfs.host import Held, Host, Leave, Opening, Operation, Upload, Wanted
+from lfs.store import ObjectStore, lfs_key, staging_key
 
+POLICY = Policy()
 MAX_OBJECTS = 10_000
 MAX_SIZE = (1 << 63) - 1
-# Clients ask again when a link is about to end; they are told a minute less than is true.
-MARGIN = 60
+# A bucket is asked to open this many uploads in parts at a time.
+_BEGINNERS = 8
+
+Refer = Callable[[Leave, Caller, str], Referral]
+"""Given who asks and the ref that they named: where clients send the chunks of an object."""
 
 _OID = re.compile(r"[0-9a-f]{64}")
-_SERVED = ("stored", "condemned")
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An object of the request that has no shape: what was sent as oid and size, and why it is refused."""
-
-    oid: str
-    size: int
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,74 +71,83 @@ def parse(body: bytes) -> Request:
 
 
 class Batch:
-    """Answers batch requests; `max_file` bounds one object in bytes, None does not."""
+    """Answers batch requests; `refer` is for hosts that take chunks by Xet."""
 
-    def __init__(self, *, host: Host, grants: Grants, max_file: int | None = None) -> None:
-        self._host, self._grants, self._max_file = host, grants, max_file
+    def __init__(
+        self,
+        *,
+        host: Host,
+        store: ObjectStore,
+        grants: Grants,
+        policy: Policy = POLICY,
+        refer: Refer | None = None,
+    ) -> None:
+        self._host, self._store, self._grants, self._policy, self._refer = host, store, grants, policy, refer
 
-    def answer(self, request: Request, leave: Leave, base: str) -> Json:
-        """Plan a batch; `base` is scheme and authority for hrefs. Raises: QuotaExceeded, RepoAbsent."""
+    def answer(self, request: Request, leave: Leave, caller: Caller) -> Json:
+        """Plan a batch. Raises: QuotaExceeded, RepoAbsent, TooLarge, NoSpace, Busy, Unavailable."""
         wanted = request.wanted
         held = self._host.look(leave.repo_id, list(wanted))
-        plan = _Plan(self._grants, leave, f"{base}/lfs/o")
+        actions = Actions(self._grants, self._store, self._policy, leave, caller)
+        transfer: Transfer = "basic"
         if request.operation == "read":
-            answers = {oid: plan.download(each, held.get(oid)) for oid, each in wanted.items()}
+            answers = {oid: actions.download(each, held.get(oid)) for oid, each in wanted.items()}
         else:
-            answers = self._uploads(plan, leave, wanted, held)
-        objects = [_refusal(each) if isinstance(each, Refused) else answers[each.oid] for each in request.objects]
-        return {"transfer": "basic", "objects": objects, "hash_algo": "sha256"}
+            answers = {oid: settled for oid, each in wanted.items() if (settled := self._settled(each, held.get(oid)))}
+            missing = [each for oid, each in wanted.items() if oid not in answers]
+            if missing:
+                choice = self._choice(missing, request, caller)
+                transfer = choice.transfer
+                if self._refer is not None and transfer == "xet":
+                    referral = self._refer(leave, caller, request.ref)
+                    answers |= {each.oid: actions.refer(each, referral) for each in missing}
+                else:
+                    opened = self._opened(leave, choice.openings)
+                    answers |= {oid: actions.upload(upload) for oid, upload in opened.items()}
+        objects = [each.shown() if isinstance(each, Refused) else answers[each.oid] for each in request.objects]
+        return {"transfer": transfer, "objects": objects, "hash_algo": "sha256"}
 
-    def _uploads(
-        self, plan: _Plan, leave: Leave, wanted: Mapping[str, Wanted], held: Mapping[str, Held]
-    ) -> dict[str, Json]:
-        answers = {oid: self._settled(each, held.get(oid)) for oid, each in wanted.items()}
-        missing = [wanted[oid] for oid, settled in answers.items() if settled is None]
-        opened = self._host.begin(leave.repo_id, leave.actor_id, missing) if missing else {}
-        return {
-            oid: plan.upload(wanted[oid], opened[oid]) if settled is None else settled
-            for oid, settled in answers.items()
-        }
+    def _choice(self, missing: Sequence[Wanted], request: Request, caller: Caller) -> Choice:
+        xet = self._refer is not None
+        return choose(missing, request.transfers, caller.agent, self._policy, self._reach(), xet=xet)
 
     def _settled(self, wanted: Wanted, held: Held | None) -> Json | None:
         """Return the answer for an object that needs no upload, None for one that does."""
-        if self._max_file is not None and wanted.size > self._max_file:
-            return _error(wanted, 413, f"The file is larger than this server takes: {self._max_file} bytes (MAX_FILE).")
+        largest = self._policy.max_file
+        if largest is not None and wanted.size > largest:
+            return refusal(wanted, 413, f"The file is larger than this server takes: {largest} bytes (MAX_FILE).")
         if held is None or not held.linked:
             return None
         if held.size != wanted.size:
-            return _error(wanted, 422, f"This object has {held.size} bytes here; the pointer's size is wrong.")
-        # No `actions` key at all: an empty map breaks huggingface_hub.
-        return {"oid": wanted.oid, "size": wanted.size} if held.state in _SERVED else None
+            return refusal(wanted, 422, f"This object has {held.size} bytes here; the pointer's size is wrong.")
+        return present(wanted) if held.state == "stored" else None
 
+    def _opened(self, leave: Leave, openings: Sequence[Opening]) -> Mapping[str, Upload]:
+        """Open rows, and on the shelf what goes there in parts; the sessions are noted in one statement."""
+        opened = self._host.begin(leave.repo_id, leave.actor_id, openings)
+        parted = [each for each in opened.values() if each.mode == "multipart" and each.state == "open"]
+        if not parted:
+            return opened
+        with ThreadPoolExecutor(min(len(parted), _BEGINNERS)) as pool:
+            begun = list(pool.map(self._begun, parted))
+        sessions = {each.id: each.session for each in begun if each.session}
+        if sessions:
+            self._host.attach(sessions)
+        return {**opened, **{each.oid: each for each in begun}}
 
-class _Plan:
-    """Writes the actions of one batch: same repo, same actor, same moment."""
+    def _begun(self, upload: Upload) -> Upload:
+        parts = self._store.parts(lfs_key(upload.oid, upload.id), upload.part_size, upload.session)
+        return replace(upload, session=parts.begin())
 
-    def __init__(self, grants: Grants, leave: Leave, href: str) -> None:
-        self._grants, self._leave, self._href = grants, leave, href
-
-    def download(self, wanted: Wanted, held: Held | None) -> Json:
-        if held is None or not held.linked or held.state == "deleting":
-            return _error(wanted, 404, "This repo has no such object; push it from a clone that has it.")
-        if wanted.size not in (-1, held.size):
-            return _error(wanted, 422, f"This object has {held.size} bytes here; the pointer's size is wrong.")
-        if held.state == "damaged":
-            return _error(wanted, 410, "The stored bytes are damaged; push the object again to heal it.")
-        return self._action("download", "get", Wanted(wanted.oid, held.size), "", {})
-
-    def upload(self, wanted: Wanted, upload: str) -> Json:
-        # Without this header git-lfs sniffs a content type of its own. No `verify`: the bytes pass through us.
-        return self._action("upload", "put", wanted, upload, {"Content-Type": "application/octet-stream"})
-
-    def _action(self, name: str, op: Op, wanted: Wanted, upload: str, header: dict[str, str]) -> Json:
-        seconds = brief(wanted.size)
-        repo, actor = self._leave.repo_id, self._leave.actor_id
-        until = self._grants.until(seconds)
-        grant = self._grants.issue(Grant(op, repo, wanted.oid, wanted.size, until, actor, upload))
-        action: Json = {"href": f"{self._href}/{wanted.oid}?grant={grant}", "expires_in": seconds - MARGIN}
-        if header:
-            action["header"] = header
-        return {"oid": wanted.oid, "size": wanted.size, "authenticated": True, "actions": {name: action}}
+    def _reach(self) -> Reach:
+        """Find out what the shelf signs, on a key that nobody has; it is asked nothing."""
+        if self._policy.upload == "proxy":
+            return Reach()
+        nobody = "0" * 32
+        bound = self._store.url(lfs_key("0" * 64, nobody), "PUT", MARGIN, size=1, sha256="0" * 64)
+        sized = self._store.url(staging_key(nobody), "PUT", MARGIN, size=1)
+        needed = {name.lower() for name in sized.headers} if sized else set()
+        return Reach(bound is not None, sized is not None, sized is not None and needed <= {"content-length"})
 
 
 def _object(each: object, *, sized: bool) -> Wanted | Refused:
@@ -166,11 +174,3 @@ def _transfers(fields: Json) -> tuple[str, ...]:
     if not isinstance(transfers, list) or not all(isinstance(each, str) for each in transfers):
         raise BadRequest("`transfers` must be a list of names.")
     return tuple(transfers)
-
-
-def _error(wanted: Wanted, code: int, message: str) -> Json:
-    return _refusal(Refused(wanted.oid, max(wanted.size, 0), message), code)
-
-
-def _refusal(refused: Refused, code: int = 422) -> Json:
-    return {"oid": refused.oid, "size": refused.size, "error": {"code": code, "message": refused.message}}

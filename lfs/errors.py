@@ -24,7 +24,10 @@ LfsError
 │   ├── WrongType           the body is announced as a media type or encoding that is not read here
 │   ├── WrongVerb           this address takes other verbs
 │   ├── Interrupted         the client left before the end of its body
+│   ├── OffsetConflict      an upload goes on at another byte than the caller says
+│   ├── WrongVersion        a version of a protocol that is not spoken here
 │   └── HashUnsupported     an object hash that is not SHA-256
+├── BadXet                  bytes or names of the Xet protocol that are not what they should be
 ├── TooLarge                a limit of ours; names itself and its setting
 ├── QuotaExceeded           the repo's or owner's allowance is used up
 ├── RateLimited             too many requests; carries seconds to wait
@@ -203,10 +206,28 @@ class Interrupted(BadRequest):
     code = "interrupted"
 
 
+class OffsetConflict(BadRequest):
+    """An upload goes on at another byte than the caller says; the message has the right one."""
+
+    code = "offset_conflict"
+
+
+class WrongVersion(BadRequest):
+    """A version of a protocol that is not spoken here; the message names the one that is."""
+
+    code = "wrong_version"
+
+
 class HashUnsupported(BadRequest):
     """An object hash that is not SHA-256."""
 
     code = "hash_unsupported"
+
+
+class BadXet(LfsError):
+    """Bytes or names of the Xet protocol that are not what they should be; nothing of them was kept."""
+
+    code = "bad_xet"
 
 
 class TooLarge(LfsError):

@@ -3,6 +3,7 @@
 A child is `python` with our import path and one loop. Frames go over its stdin and stdout:
 
     request   u64 length · pickle (deadline in seconds, function, arguments)
+    begun     one byte, before the function runs: a child that died without it has done nothing
     answer    u64 length · u8 kind (0 value, 1 exception, 2 out of memory, 3 unspeakable) · pickle
 
 Not `multiprocessing`: its spawn imports the parent's main module again, which under a server or a test runner is
@@ -36,7 +37,7 @@ T = TypeVar("T")
 JOBS_PER_CHILD = 200
 
 _VALUE, _EXCEPTION, _OUT_OF_MEMORY, _UNSPEAKABLE = range(4)
-_LENGTH = struct.Struct(">Q")
+_LENGTH, _BEGUN = struct.Struct(">Q"), b"+"
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lfs import heavy; heavy.serve(int(sys.argv[2]))"
 
 
@@ -179,7 +180,8 @@ class _Child:
         assert stdout is not None
         try:
             _write_frame(stdin, request)
-        except OSError as error:
+            _read_exactly(stdout, len(_BEGUN))
+        except (OSError, EOFError) as error:
             if self._expired:
                 raise
             raise _NeverBegan("The worker process died before it could begin; try again.") from error
@@ -228,8 +230,11 @@ def serve(memory_bytes: int) -> None:
             return
         except MemoryError:
             # The rest of the frame is still in the pipe: answer, then start over as a new process.
+            answers.write(_BEGUN)
             _write_frame(answers, bytes([_OUT_OF_MEMORY]))
             return
+        answers.write(_BEGUN)
+        answers.flush()
         _write_frame(answers, _answer(request))
 
 

@@ -13,7 +13,9 @@ from lfs.errors import Lock
 
 Operation = Literal["read", "write"]
 ObjectState = Literal["stored", "condemned", "deleting", "damaged"]
-UploadMode = Literal["proxy", "direct", "staging", "multipart", "tus"]
+UploadMode = Literal["proxy", "direct", "staging", "multipart", "tus", "xet"]
+# open: bytes may come. arrived: they lie whole under the upload's key, not yet proven. done: linked.
+UploadState = Literal["open", "arrived", "done", "failed"]
 ProofKind = Literal["streamed", "signed", "read-back"]
 
 
@@ -47,6 +49,36 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """An upload to be opened: what is to come, by which way, and in parts of how many bytes (0: in one piece)."""
+
+    wanted: Wanted
+    mode: UploadMode
+    part_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload row.
+
+    `id` is 32 hex digits. `key` says where the bytes lie once they arrived, `session` is the shelf's own name of an
+    upload in parts. `reason` says why one `failed`.
+    """
+
+    id: str
+    repo_id: int
+    actor_id: int
+    oid: str
+    size: int
+    mode: UploadMode
+    state: UploadState = "open"
+    key: str = ""
+    session: str = ""
+    part_size: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """Why the host may believe that the uploader holds the bytes of `oid`.
 
@@ -59,6 +91,15 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """Bytes that came whole by an upload, where they lie, and why they may be believed."""
+
+    upload_id: str
+    key: str
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
 class LockPage:
     """Some locks of a repo, in order of id rows; `cursor` continues, empty at the end."""
 
@@ -67,18 +108,13 @@ class LockPage:
 
 
 class Locks(Protocol):
-    """The lock rows of the host: unique by (repo, path)."""
+    """The lock rows of the host: unique by (repo, path). A lock holds on every branch; its `ref` is only shown."""
 
     def create(self, repo_id: int, actor_id: int, path: str, ref: str) -> Lock:
         """Take the lock on a path; atomic. Raises: AlreadyLocked (carries the lock that is held)."""
 
-    def list(
-        self, repo_id: int, *, path: str = "", lock_id: str = "", ref: str = "", cursor: str = "", limit: int = 100
-    ) -> LockPage:
+    def list(self, repo_id: int, *, path: str = "", lock_id: str = "", cursor: str = "", limit: int = 100) -> LockPage:
         """Return a page of locks, narrowed by what is given; pages neither lose nor repeat one that stays."""
-
-    def verify(self, repo_id: int, *, ref: str = "", cursor: str = "", limit: int = 100) -> LockPage:
-        """Return a page of the locks that a push to `ref` has to respect; the door splits them by owner."""
 
     def remove(self, repo_id: int, actor_id: int, lock_id: str, *, force: bool) -> Lock:
         """Give a lock up, or with `force` take it away; returns it. Raises: LockAbsent, NotAllowed (not the owner)."""
@@ -102,23 +138,60 @@ class Host(Protocol):
         """Say what is held of these oids; one query. Refreshes `seen_at` of the links hit, at most daily.
 
         What only other repos hold, or nobody any more, is among them with `linked` false: its state decides under
-        which key new bytes may be written (`damaged`: not under that one, `deleting`: not now). No client learns of it.
+        which key new bytes are written (unless it is `stored`: under one of their own). No client learns of it.
         """
 
-    def begin(
-        self, repo_id: int, actor_id: int, objects: Sequence[Wanted], mode: UploadMode = "proxy"
-    ) -> Mapping[str, str]:
-        """Open one upload per object and return `{oid: upload id}` (32 hex digits); one insert, quota reserved.
+    def begin(self, repo_id: int, actor_id: int, openings: Sequence[Opening]) -> Mapping[str, Upload]:
+        """Open one upload per object and return `{oid: upload}`; one insert, quota reserved.
 
+        A `tus` upload of the same object, repo, actor and part size that is open still is given again: that is how a
+        client resumes. So is an upload of the actor that `arrived` already, if the mode is one that waits for a proof:
+        nobody sends twice what is being read back.
         Raises: QuotaExceeded, RepoAbsent.
         """
 
-    def finish(self, upload_id: str, key: str, proof: Proof) -> None:
+    def upload(self, upload_id: str) -> Upload:
+        """Return an upload. Raises: ObjectAbsent (no such upload, it has expired, or its repo is gone)."""
+
+    def attach(self, sessions: Mapping[str, str]) -> None:
+        """Note `{upload id: session}` of uploads in parts; one statement."""
+
+    def arrive(self, upload_id: str, key: str) -> None:
+        """Say that the bytes lie whole and durable under `key` and wait for their proof; idempotent.
+
+        From then on the upload does not expire, and a commit that names the object waits for it.
+        Raises: ObjectAbsent, QuotaExceeded.
+        """
+
+    def arrived(self, holder: str, seconds: float, limit: int) -> Sequence[Upload]:
+        """Lease up to `limit` arrived uploads that nobody works on, oldest first, for `seconds`.
+
+        `holder` is 32 hex digits, one per worker.
+        """
+
+    def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
+        """Lease an upload, or prolong one's own lease; False if another holder has it."""
+
+    def release(self, upload_id: str, holder: str) -> None:
+        """Give a lease back; nothing happens if it is not `holder`'s."""
+
+    def finish(self, upload_id: str, key: str, proof: Proof) -> str:
         """Make object row and link row, settle usage and close the upload, in one transaction; the only maker of links.
 
-        Idempotent. A `condemned` object lives again. A `damaged` one, or one with another key, takes this key.
-        Raises: ObjectAbsent (no such upload, or its repo is gone), SizeMismatch or DigestMismatch (the proof is not
-        of this upload's object), QuotaExceeded.
+        Idempotent. Returns the key under which the object is served from now on: `key`, unless the store had the
+        object already, sound and under another one. The caller may then delete `key`.
+        A `condemned`, `deleting` or `damaged` object lives again, under `key`.
+        Raises: ObjectAbsent (no such upload, it failed, or its repo is gone), SizeMismatch or DigestMismatch (the
+        proof is not of this upload's object), QuotaExceeded.
+        """
+
+    def finish_all(self, arrivals: Sequence[Arrival]) -> Sequence[str | Exception]:
+        """Do the same for many uploads in one transaction: for each, in order, the key or what `finish` would raise."""
+
+    def fail(self, upload_id: str, reason: str) -> None:
+        """Close an upload whose bytes are not the announced ones; one that is done stays so.
+
+        `reason` is shown to whoever commits the object.
         """
 
     def secret(self, kid: int) -> bytes | None:

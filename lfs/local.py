@@ -2,7 +2,7 @@
 
     <root>/lfs/ab/cd/<oid> …      final files, read-only (0444), never rewritten
     <root>/tmp/<random>           a write on its way: same file system, so its commit is a rename
-    <root>/tmp/parts-<hash>/00001 an upload in parts, named by its key so that any process may go on with it
+    <root>/tmp/parts-<hash>/…     an upload in parts, named by its key so that any process may go on with it
 
 A write is: bytes and hash, file fsync, rename, folder fsync. A crash leaves at worst files under `tmp/`.
 """
@@ -10,22 +10,40 @@ A write is: bytes and hash, file fsync, rename, folder fsync. A crash leaves at 
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
+import fcntl
 import os
-import shutil
+import random
 import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from lfs.errors import Damaged, Denied, Missing, NoSpace, StoreError, Unavailable
-from lfs.store import Judge, Reader, Signed, Source, Span, Stat, Verified, check_key, check_span, pieces
+from lfs import local_parts
+from lfs.disk import Disk, opened, told, write_all
+from lfs.errors import Damaged, Missing
+from lfs.local_parts import LocalParts
+from lfs.store import (
+    Descriptor,
+    Judge,
+    Probe,
+    Reader,
+    Signed,
+    Source,
+    Span,
+    Stat,
+    Verified,
+    check_key,
+    check_span,
+    pieces,
+)
 
 GIB = 1 << 30
+# Bytes from which a piece is worth the way to a second thread and back.
+BESIDE = 256 << 10
 
 
 class LocalStore:
@@ -35,25 +53,25 @@ class LocalStore:
     """
 
     def __init__(self, root: Path, *, fsync: bool = True, min_free: int = 2 * GIB) -> None:
-        self._root = root.absolute()
-        self._tmp = self._root / "tmp"
-        self._fsync, self._min_free = fsync, min_free
-        # Folders whose own names this process has made durable; at most one entry per two-hex-digit pair and parent.
-        self._settled: set[Path] = set()
-        with _told("open the store"):
-            self._tmp.mkdir(parents=True, exist_ok=True)
+        self._disk = Disk(root, fsync=fsync, min_free=min_free)
+        self._hashers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hash")
+
+    @property
+    def waits(self) -> bool:
+        """Say whether puts wait for the disk."""
+        return self._disk.durable
 
     def stat(self, key: str) -> Stat:
         """Say what lies under `key`."""
         path = self._path(key)
-        with _told(key):
+        with told(key):
             found = path.stat()
         return _stat(path, found)
 
     def open(self, key: str, span: Span | None = None) -> Reader:
         """Open the bytes under `key`; the reader holds the file, so a delete does not disturb it."""
         path = self._path(key)
-        with _told(key):
+        with told(key):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             whole = check_span(span, os.fstat(fd).st_size)
@@ -69,13 +87,18 @@ class LocalStore:
             for piece in pieces(source):
                 judge.feed(piece)
             verified = judge.verdict(key)
-            self._publish(source, final, size)
+            with told(key), opened(source, os.O_RDONLY) as fd:
+                self._publish(fd, source, final, size)
             return verified
-        self._room_for(size)
+        self._disk.room_for(size)
         with self._temporary() as temp:
-            self._write(temp, source, judge)
+            if not isinstance(source, bytes | list):
+                # A sweep leaves alone what is locked: a source may take any time to its next piece.
+                fcntl.flock(temp.fd, fcntl.LOCK_SH)
+            self._write(temp.fd, source, judge)
             verified = judge.verdict(key)
-            self._publish(temp, final, size)
+            with told(key):
+                temp.named = self._publish(temp.fd, temp.path, final, size)
         return verified
 
     def copy(self, source: str, key: str) -> Stat:
@@ -84,20 +107,19 @@ class LocalStore:
         if not path.exists():
             return self.stat(key)
         size = self.stat(source).size
-        with self._temporary() as temp:
+        with told(key), self._disk.naming(final.parent):
             try:
-                os.link(path, temp)
+                os.link(path, final)
+            except FileExistsError:
+                _check_size(final, size)
             except OSError:
                 # Some file systems have no hard links, others bound how many a file may have.
                 self.put(key, pieces(path), size)
-            else:
-                self._publish(temp, final, size)
         return self.stat(key)
 
-    def parts(self, key: str) -> LocalParts:
+    def parts(self, key: str, part_size: int, session: str = "") -> LocalParts:
         """Begin, or go on with, an upload to `key` in parts."""
-        check_key(key)
-        return LocalParts(self, self._tmp / f"parts-{hashlib.sha256(key.encode()).hexdigest()[:32]}", key)
+        return LocalParts(self._disk, key, part_size, self.stat)
 
     def url(
         self,
@@ -108,7 +130,6 @@ class LocalStore:
         size: int | None = None,
         sha256: str | None = None,
         span: Span | None = None,
-        part: int | None = None,
     ) -> Signed | None:
         """Answer None: a disk has no address of its own, so the server streams."""
         check_key(key)
@@ -117,102 +138,83 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """Remove the bytes; absent is success."""
         path = self._path(key)
-        with _told(key):
+        with told(key):
             path.unlink(missing_ok=True)
             if path.parent.exists():
-                self._sync_folder(path.parent)
+                self._disk.sync_folder(path.parent)
 
     def walk(self, prefix: str = "", after: str = "") -> Iterator[str]:
         """Yield keys in byte order."""
-        yield from self._walk(self._root, "", prefix, after)
+        yield from self._walk(self._disk.root, "", prefix, after)
 
     def sweep(self, seconds: float) -> int:
-        """Remove what was left in `tmp/` and not touched for `seconds`; return how many entries went."""
+        """Remove what was left in `tmp/` and not touched for `seconds`; return how many entries went.
+
+        What a writer still holds open stays, however long it has waited for its next byte.
+        """
         swept, oldest = 0, time.time() - seconds
-        with os.scandir(self._tmp) as entries:
+        with told("the store"), os.scandir(self._disk.tmp) as entries:
             for entry in entries:
-                # Another process may be sweeping too, or finishing the file at this moment.
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                        shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-                        swept += 1
+                path = Path(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    swept += local_parts.drop(path, oldest)
+                else:
+                    swept += _drop(path, oldest)
         return swept
 
+    def probe(self) -> Probe:
+        """Say that there is nothing to find out: a disk signs nothing."""
+        return Probe("none", {"shelf": "a disk"})
+
+    def believe(self, probe: Probe) -> None:
+        """Do nothing: a disk signs nothing."""
+
     def _path(self, key: str) -> Path:
-        return self._root / check_key(key)
+        return self._disk.root / check_key(key)
 
     def _adoptable(self, source: Path) -> bool:
-        return source.stat().st_dev == self._tmp.stat().st_dev and source.is_file() and not source.is_symlink()
-
-    def _room_for(self, size: int) -> None:
-        free = shutil.disk_usage(self._root).free
-        if free - size < self._min_free:
-            raise NoSpace(
-                f"The store has {free} bytes free, and {size} more would leave less than the floor of "
-                f"{self._min_free} (WEIGHTROOM_MIN_FREE); free space, then send again."
-            )
+        return source.stat().st_dev == self._disk.tmp.stat().st_dev and source.is_file() and not source.is_symlink()
 
     @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        temp = self._tmp / uuid.uuid4().hex
+    def _temporary(self) -> Iterator[_Temporary]:
+        """Open a file without a lasting name; at the end of the block it is gone, or has one."""
+        # No secret, and a name that is taken is refused: random bytes of the system would take a call more.
+        path = self._disk.tmp / f"{random.getrandbits(128):032x}"
+        with told("write to the store"):
+            temp = _Temporary(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path)
         try:
             yield temp
         finally:
-            temp.unlink(missing_ok=True)
+            os.close(temp.fd)
+            if not temp.named:
+                path.unlink(missing_ok=True)
 
-    def _write(self, temp: Path, source: Source, judge: Judge) -> None:
-        with _told("write to the store"):
-            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb", buffering=0) as file:
-            for piece in pieces(source):
+    def _write(self, fd: int, source: Source, judge: Judge) -> None:
+        for piece in pieces(source):
+            if len(piece) < BESIDE:
                 judge.feed(piece)
-                with _told("write to the store"):
-                    _write_all(file.fileno(), piece)
-
-    def _publish(self, temp: Path, final: Path, size: int) -> None:
-        """Make the file durable under its final name, unless equal bytes are there already."""
-        with _told(final.name):
-            self._seal(temp)
-            self._settle(final.parent)
-            try:
-                there = final.stat().st_size
-            except FileNotFoundError:
-                os.rename(temp, final)
+                with told("write to the store"):
+                    write_all(fd, piece)
             else:
-                if there != size:
-                    raise Damaged(f"{final.name} is stored with {there} bytes, not {size}; run `weightroom fsck`.")
-            # Also for bytes that were there: another writer may have renamed them and not yet synced the folder.
-            self._sync_folder(final.parent)
+                # Hashed by one core while another copies it to the disk's cache: neither waits for the other's sum.
+                hashed = self._hashers.submit(judge.feed, piece)
+                with told("write to the store"):
+                    write_all(fd, piece)
+                hashed.result()
 
-    def _seal(self, temp: Path) -> None:
-        fd = os.open(temp, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fchmod(fd, 0o444)
-            if self._fsync:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-
-    def _settle(self, folder: Path) -> None:
-        """Make the folder and its parents exist durably, even if another process made them a moment ago."""
-        if folder in self._settled or folder == self._root:
-            return
-        self._settle(folder.parent)
-        folder.mkdir(exist_ok=True)
-        self._sync_folder(folder.parent)
-        self._settled.add(folder)
-
-    def _sync_folder(self, folder: Path) -> None:
-        if not self._fsync:
-            return
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def _publish(self, fd: int, temp: Path, final: Path, size: int) -> bool:
+        """Make an open file durable under its final name; False if equal bytes are there already."""
+        os.fchmod(fd, 0o444)
+        self._disk.sync(fd)
+        with self._disk.naming(final.parent):
+            # Bytes that are there are named all the same: another writer may not have come to its sync yet.
+            named = not _check_size(final, size)
+            if named:
+                os.rename(temp, final)
+        return named
 
     def _walk(self, folder: Path, at: str, prefix: str, after: str) -> Iterator[str]:
-        with _told(at or "the store"):
+        with told(at or "the store"):
             entries = [(entry.name + "/" * entry.is_dir(), entry.is_dir()) for entry in os.scandir(folder)]
         for name, is_folder in sorted(entries):
             key = at + name
@@ -225,46 +227,13 @@ class LocalStore:
                 yield from self._walk(folder / name, key, prefix, after)
 
 
-class LocalParts:
-    """Numbered files beside the final one, joined at `finish`; a part's tag is the SHA-256 of its bytes."""
+@dataclass(slots=True)
+class _Temporary:
+    """An open file that is to be removed unless it got its final name."""
 
-    def __init__(self, store: LocalStore, folder: Path, key: str) -> None:
-        self._store, self._folder, self._key = store, folder, key
-
-    def put(self, number: int, source: Source) -> str:
-        """Take part `number`; repeating it replaces it."""
-        self._store._room_for(0)
-        with _told(self._key):
-            self._folder.mkdir(exist_ok=True)
-        tag = hashlib.sha256()
-        with self._store._temporary() as temp:
-            with temp.open("xb", buffering=0) as file:
-                for piece in pieces(source):
-                    tag.update(piece)
-                    with _told(self._key):
-                        _write_all(file.fileno(), piece)
-            # The tag is part of the name: a repeated part never mixes with the one it replaces.
-            name = f"{number:05}-{tag.hexdigest()}"
-            with _told(self._key):
-                self._store._seal(temp)
-                os.rename(temp, self._folder / name)
-                self._store._sync_folder(self._folder)
-        return tag.hexdigest()
-
-    def finish(self, parts: Sequence[tuple[int, str]]) -> Stat:
-        """Join the parts under the key."""
-        if not self._folder.exists():
-            return self._store.stat(self._key)
-        paths = [self._folder / f"{number:05}-{check_key(tag)}" for number, tag in parts]
-        with _told(f"a part of {self._key}"):
-            size = sum(path.stat().st_size for path in paths)
-        self._store.put(self._key, (piece for path in paths for piece in pieces(path)), size)
-        self.abort()
-        return self._store.stat(self._key)
-
-    def abort(self) -> None:
-        """Drop every part."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+    fd: int
+    path: Path
+    named: bool = False
 
 
 class _FileReader(Reader):
@@ -272,8 +241,16 @@ class _FileReader(Reader):
         super().__init__(span.size)
         self._fd, self._key, self._at = fd, key, span.start
 
+    def in_file(self) -> tuple[Descriptor, int]:
+        """Say that the rest lies in this file."""
+        return self, self._at
+
+    def fileno(self) -> int:
+        """Return the descriptor of the open file."""
+        return self._fd
+
     def _piece(self, limit: int) -> bytes:
-        with _told(self._key):
+        with told(self._key):
             piece = os.pread(self._fd, limit, self._at)
         self._at += len(piece)
         return piece
@@ -295,26 +272,23 @@ def _stat(path: Path, found: os.stat_result) -> Stat:
     return Stat(found.st_size, f"{found.st_mtime_ns:x}-{found.st_size:x}", at, path)
 
 
-def _write_all(fd: int, piece: bytes) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Say what the operating system refused, in our words."""
+def _check_size(final: Path, size: int) -> bool:
+    """Say whether an object is there already. Raises: Damaged (with another size)."""
     try:
-        yield
-    except OSError as error:
-        raise _translated(error, what) from error
+        there = os.stat(final).st_size
+    except FileNotFoundError:
+        return False
+    if there != size:
+        raise Damaged(f"{final.name} is stored with {there} bytes, not {size}; run `weightroom fsck`.")
+    return True
 
 
-def _translated(error: OSError, what: str) -> StoreError:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return Missing(f"Nothing is stored as {what}.")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NoSpace("The store's disk is full; free space, then send again.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return Denied(f"The store's disk refuses us ({error.strerror}: {what}); check who owns its folder.")
-    return Unavailable(f"The store's disk failed ({error.strerror}: {what}); look at its health, then try again.")
+def _drop(path: Path, older_than: float) -> bool:
+    """Remove a file that no writer holds and that is older than a time in Unix seconds."""
+    # Another process may be sweeping too, or finishing the file at this moment.
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), opened(path, os.O_RDONLY | os.O_NOFOLLOW) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_mtime < older_than:
+            path.unlink()
+            return True
+    return False

@@ -12,8 +12,8 @@ from lfs.bodies import Json, count_of, document, ref_of, text_of
 from lfs.errors import BadRequest, Lock
 from lfs.host import Host, Leave, LockPage
 
-# Bytes; a row of an index over paths must fit into a third of a PostgreSQL page, 2,704 bytes with its header.
-MAX_PATH = 2048
+# Bytes: the longest path that a commit may have.
+MAX_PATH = 4096
 MAX_PAGE = 100
 
 
@@ -29,12 +29,14 @@ class LockDesk:
         return {"lock": shown(self._locks.create(leave.repo_id, leave.actor_id, _path(fields), ref_of(fields)))}
 
     def list(self, leave: Leave, query: Mapping[str, str]) -> Json:
-        """Return a page of locks, narrowed by `path`, `id` and `refspec`. Raises: BadRequest."""
+        """Return a page of locks, narrowed by `path` and `id`. Raises: BadRequest.
+
+        A `refspec` narrows nothing: clients send the branch that they are on, and a lock holds on every branch.
+        """
         page = self._locks.list(
             leave.repo_id,
             path=text_of(query, "path"),
             lock_id=text_of(query, "id"),
-            ref=text_of(query, "refspec"),
             cursor=text_of(query, "cursor"),
             limit=_limit(query.get("limit")),
         )
@@ -43,9 +45,7 @@ class LockDesk:
     def verify(self, leave: Leave, body: bytes) -> Json:
         """Split the locks that a push has to respect into the pusher's own and those of others. Raises: BadRequest."""
         fields = document(body)
-        page = self._locks.verify(
-            leave.repo_id, ref=ref_of(fields), cursor=text_of(fields, "cursor"), limit=_limit(fields.get("limit"))
-        )
+        page = self._locks.list(leave.repo_id, cursor=text_of(fields, "cursor"), limit=_limit(fields.get("limit")))
         ours = [shown(lock) for lock in page.locks if lock.owner_id == leave.actor_id]
         theirs = [shown(lock) for lock in page.locks if lock.owner_id != leave.actor_id]
         return _continued({"ours": ours, "theirs": theirs}, page)

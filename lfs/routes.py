@@ -1,53 +1,42 @@
 """Git LFS over HTTP: batch, bytes, verify, locks.
 
+    {repo}/info/lfs/objects/batch, verify, locks…            who asks logs in
+    /lfs/o/{oid}, /lfs/part/…, /lfs/complete/…, /lfs/tus/…   a grant of the batch is all it takes
+
 Source: git-lfs docs/api/server-discovery.md, batch.md, basic-transfers.md, locking.md.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lfs import batch
-from lfs.bodies import Json, count_of, document, text_of
-from lfs.errors import (
-    BadRequest,
-    Interrupted,
-    LfsError,
-    NotAcceptable,
-    ObjectAbsent,
-    SizeMismatch,
-    TooLarge,
-    WrongType,
-    WrongVerb,
-)
+from lfs.actions import Caller
+from lfs.bodies import Json
+from lfs.byte_routes import ByteRoutes, grant_of
+from lfs.choices import Policy
+from lfs.doors import Door, Verbs, in_json
 from lfs.grants import Grants
 from lfs.host import Host, Leave, Operation
 from lfs.locks import LockDesk
-from lfs.problems import MEDIA_TYPE, Render, render
+from lfs.multipart import Multipart
+from lfs.problems import Render, render
 from lfs.store import ObjectStore
-from lfs.transfer import Outgoing, Transfer
-from lfs.uploads import Uploads
-
-MAX_BODY = 8 << 20
-JSON_TYPES = (MEDIA_TYPE, "application/json")
-
-Answer = Callable[[Request], Awaitable[ASGIApp]]
-Act = Callable[[Request, bytes], Json]
+from lfs.transfer import Transfer
+from lfs.tus import Tus
+from lfs.tus_routes import TusRoutes
+from lfs.uploads import Uploads, parse_verify
 
 
 class LfsRoutes:
     """The Git LFS door of one host and one shelf.
 
-    `clock` gives Unix seconds; `max_file` bounds one object in bytes; `render` writes refusals, so that a host with
-    several doors keeps all errors in one place.
+    `told` is called when bytes wait for their proof; `clock` gives Unix seconds; `render` writes refusals, so that a
+    host with several doors keeps all errors in one place; `refer` sends clients that speak Xet to where chunks go.
     """
 
     def __init__(
@@ -56,34 +45,43 @@ class LfsRoutes:
         host: Host,
         store: ObjectStore,
         transfer: Transfer,
+        told: Callable[[], None],
+        policy: Policy = batch.POLICY,
         clock: Callable[[], float] = time.time,
-        max_file: int | None = None,
         render: Render = render,
+        refer: batch.Refer | None = None,
     ) -> None:
-        self._host, self._transfer, self._render = host, transfer, render
+        self._host, self._render = host, render
         secrets = (host.secret(0), host.secret(1))
         self._grants = Grants([secret for secret in secrets if secret is not None], clock)
-        self._batch = batch.Batch(host=host, grants=self._grants, max_file=max_file)
-        self._uploads = Uploads(host=host, store=store)
+        self._batch = batch.Batch(host=host, store=store, grants=self._grants, policy=policy, refer=refer)
+        self._uploads = Uploads(host=host, store=store, told=told)
+        self._bytes = ByteRoutes(
+            host=host,
+            grants=self._grants,
+            transfer=transfer,
+            uploads=self._uploads,
+            multipart=Multipart(host=host, store=store, told=told),
+        )
+        tus = Tus(host=host, store=store, told=told)
+        self._tus = TusRoutes(grants=self._grants, transfer=transfer, tus=tus)
         self._locks = LockDesk(host=host)
 
     def batch(self, request: Request, body: bytes) -> Json:
         """POST: say what to move, and where."""
         asked = batch.parse(body)
         leave = self._enter(request, asked.operation)
-        return self._batch.answer(asked, leave, self._host.base_url(request.headers, request.url.scheme))
+        base = self._host.base_url(request.headers, request.url.scheme)
+        caller = Caller(base, request.path_params["repo"], request.headers.get("user-agent", ""))
+        return self._batch.answer(asked, leave, caller)
 
     def verify(self, request: Request, body: bytes) -> Json:
         """POST: confirm that an object has arrived; by its grant, or by the right to write."""
-        fields = document(body)
-        oid, size = text_of(fields, "oid"), count_of(fields.get("size"), "size")
-        if size is None:
-            raise BadRequest("`size` must be a whole number.")
+        told = parse_verify(body)
         if "grant" in request.query_params:
-            repo_id = self._grants.read(request.query_params["grant"], "verify", oid).repo_id
+            self._uploads.verify(self._grants.read(grant_of(request), "verify", told.oid), told.size)
         else:
-            repo_id = self._enter(request, "write").repo_id
-        self._uploads.confirm(repo_id, oid, size)
+            self._uploads.confirm(self._enter(request, "write").repo_id, told.oid, told.size)
         return {}
 
     def list_locks(self, request: Request, body: bytes) -> Json:
@@ -102,110 +100,24 @@ class LfsRoutes:
         """POST: give up a lock."""
         return self._locks.remove(self._enter(request, "write"), request.path_params["lock_id"], body)
 
-    async def put(self, request: Request) -> ASGIApp:
-        """PUT: take one object's bytes; 200 after they are durable and linked."""
-        oid = request.path_params["oid"]
-        grant = self._grants.read(request.query_params.get("grant", ""), "put", oid)
-        declared = count_of(request.headers.get("content-length"), "Content-Length")
-        if declared not in (None, grant.size):
-            raise SizeMismatch(f"Content-Length is {declared}, the object has {grant.size} bytes; send it whole.")
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise WrongType("Objects are sent as they are, without Content-Encoding.")
-        await self._transfer.receive(request.receive, lambda source: self._uploads.take(grant, source))
-        return Response(status_code=200)
-
-    async def get(self, request: Request) -> ASGIApp:
-        """GET, HEAD: send one object's bytes."""
-        oid = request.path_params["oid"]
-        grant = self._grants.read(request.query_params.get("grant", ""), "get", oid)
-        held = (await run_in_threadpool(self._host.look, grant.repo_id, [oid])).get(oid)
-        if held is None or not held.linked or held.state in ("deleting", "damaged"):
-            raise ObjectAbsent("This repo has no such object any more; ask for a new batch.", oids=[oid])
-        return self._transfer.send(Outgoing(held.key, held.size, oid))
-
     def routes(self) -> list[Route]:
         """The table of routes; `{repo}` may end in `.git` and begin with `datasets/` or `spaces/`."""
         at = "/{repo:path}/info/lfs"
-        return [
-            Route("/lfs/o/{oid}", self._door({"GET": self.get, "HEAD": self.get, "PUT": self.put})),
-            Route(f"{at}/objects/batch", self._door({"POST": self._json(self.batch)})),
-            Route(f"{at}/verify", self._door({"POST": self._json(self.verify)})),
-            Route(
-                f"{at}/locks",
-                self._door({"GET": self._json(self.list_locks), "POST": self._json(self.create_lock, status=201)}),
-            ),
-            Route(f"{at}/locks/verify", self._door({"POST": self._json(self.verify_locks)})),
-            Route(f"{at}/locks/{{lock_id}}/unlock", self._door({"POST": self._json(self.unlock)})),
-            Route(at, self._door({})),
-        ]
+        locks: Verbs = {"GET": in_json(self.list_locks), "POST": in_json(self.create_lock, status=201)}
+        table: dict[str, Verbs] = {
+            "/lfs/o/{oid}": self._bytes.objects(),
+            "/lfs/part/{upload}/{number}": self._bytes.parts(),
+            "/lfs/complete/{upload}": self._bytes.completion(),
+            f"{at}/objects/batch": {"POST": in_json(self.batch)},
+            f"{at}/verify": {"POST": in_json(self.verify)},
+            f"{at}/locks": locks,
+            f"{at}/locks/verify": {"POST": in_json(self.verify_locks)},
+            f"{at}/locks/{{lock_id}}/unlock": {"POST": in_json(self.unlock)},
+            at: {},
+        }
+        routes = [Route(path, Door(verbs, self._render)) for path, verbs in table.items()]
+        return [*routes, Route("/lfs/tus/{upload}", self._tus.door(self._render))]
 
     def _enter(self, request: Request, operation: Operation) -> Leave:
         repo: str = request.path_params["repo"]
         return self._host.enter(request.headers, repo.removesuffix(".git"), operation)
-
-    def _door(self, verbs: Mapping[str, Answer]) -> _Door:
-        return _Door(verbs, self._render)
-
-    def _json(self, act: Act, *, status: int = 200) -> Answer:
-        """Wrap a synchronous endpoint: media types, a bounded body, one hop to a worker thread."""
-
-        async def answer(request: Request) -> ASGIApp:
-            _check_types(request)
-            body = await _body(request)
-            found = await run_in_threadpool(act, request, body)
-            return Response(json.dumps(found), status, media_type=MEDIA_TYPE)
-
-        return answer
-
-
-class _Door:
-    """One address: its verbs, and our errors in the words of the renderer."""
-
-    def __init__(self, verbs: Mapping[str, Answer], render: Render) -> None:
-        self._verbs, self._render = verbs, render
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, started = Request(scope, receive), False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            answer = await self._answer(request)
-            await answer(scope, receive, watched)
-        except LfsError as error:
-            # Once bytes are on their way only a broken connection says that they are not all.
-            if started:
-                raise
-            await self._render(error, request)(scope, receive, send)
-
-    async def _answer(self, request: Request) -> ASGIApp:
-        if request.method not in self._verbs:
-            verbs = tuple(self._verbs) or ("POST",)
-            raise WrongVerb(f"This address takes {', '.join(verbs)}; see the Git LFS API.", allowed=verbs)
-        return await self._verbs[request.method](request)
-
-
-def _check_types(request: Request) -> None:
-    accepted = [each.split(";")[0].strip().lower() for each in request.headers.get("accept", "*/*").split(",")]
-    if not set(accepted) & {*JSON_TYPES, "*/*", "application/*", ""}:
-        raise NotAcceptable(f"This server answers {MEDIA_TYPE}; put it, or nothing, into Accept.")
-    if request.method == "POST":
-        sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if sent not in JSON_TYPES:
-            raise WrongType(f"Send the body as {MEDIA_TYPE}.")
-
-
-async def _body(request: Request) -> bytes:
-    gathered, size, more = [], 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise Interrupted("The connection closed before the end of the body.")
-        gathered.append(message.get("body", b""))
-        size, more = size + len(gathered[-1]), message.get("more_body", False)
-        if size > MAX_BODY:
-            raise TooLarge(f"A request body may have {MAX_BODY} bytes; send fewer objects at a time.")
-    return b"".join(gathered)

@@ -2,8 +2,10 @@
 
     lfs/ab/cd/<oid>                         an LFS object that came through the server
     lfs/ab/cd/<oid>.<upload>                one that came by a way of its own: one key per upload
-    git/ab/cd/<sha256>.{pack,idx,intro}     git packs and what belongs to them; shared by forks
-    xet/xorbs|tables|shards|staging/…       Xet
+    git/ab/cd/<sha256>                      git packs, their indexes and sidecars; shared by forks
+    xet/xorbs/ab/<hash>.<random>            a xorb's body; xet/tables/… its table, under the same name
+    xet/shards/ab/<sha256>                  shards as they were filed
+    xet/files/<hash>                        no bytes of its own: a file that is put together from xorbs
     derived/<sha>/<name>                    may be lost, is rebuilt
     staging/<upload>                        unproven bytes, swept after days
     tmp/…                                   a disk shelf's own; no key starts like this
@@ -17,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +31,8 @@ from lfs.errors import BadKey, Damaged, DigestMismatch, RangeUnsatisfiable, Size
 # Blocks of 64 KiB cost three times the CPU of blocks of 1 MiB, from a disk as well as to a socket.
 PIECE = 1 << 20
 
+FILES = "xet/files/"
+
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
 _OID = re.compile(r"[0-9a-f]{64}")
 
@@ -38,6 +42,13 @@ class Readable(Protocol):
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to `size` bytes, b"" at the end."""
+
+
+class Descriptor(Protocol):
+    """Anything that holds a file open."""
+
+    def fileno(self) -> int:
+        """Return the number by which the operating system knows it."""
 
 
 Source = bytes | Path | Readable | Iterable[bytes]
@@ -107,6 +118,13 @@ class Reader(ABC):
         """Return everything that is left; for objects known to be small."""
         return b"".join(self)
 
+    def in_file(self) -> tuple[Descriptor, int] | None:
+        """Say in which file, and from which byte on, the rest lies as it is; None where it only comes by `read`.
+
+        The file is open as long as the reader is, and as long as it should be: shorter only if it is damaged.
+        """
+        return None
+
     @abstractmethod
     def _piece(self, limit: int) -> bytes:
         """Return 1 to `limit` bytes, b"" if the shelf has no more."""
@@ -126,19 +144,57 @@ class Reader(ABC):
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part that the shelf holds: the tag by which `finish` names it, and its bytes."""
+
+    tag: str
+    size: int
+
+
+Enforced = Literal["content_sha256", "checksum_sha256", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What trying it out showed of a shelf: which signed digest it enforces, and every single answer, for people."""
+
+    enforces: Enforced
+    details: Mapping[str, str]
+
+
 class Parts(Protocol):
-    """A large object on its way to one key, in numbered parts from 1; several threads or processes may send them."""
+    """A large object on its way to one key, in parts numbered from 1, each but the last of exactly `part_size` bytes.
 
-    def put(self, number: int, source: Source) -> str:
-        """Take part `number` and return its tag; repeating a part replaces it.
+    Several threads or processes may send parts; `session` is what another process needs to go on. A last part is
+    known by being shorter, or by being the last one that `finish` is told of.
+    """
 
-        Raises: NoSpace, Unavailable, Denied (rclone refuses to replace a part by other bytes).
+    @property
+    def session(self) -> str:
+        """The shelf's own name of this upload; empty until it is begun, and on shelves that need none."""
+
+    def begin(self) -> str:
+        """Open the upload on the shelf, if it is not open, and return its session. Raises: NoSpace, Unavailable."""
+
+    def url(self, number: int, size: int, seconds: int) -> Signed | None:
+        """Sign leave to PUT part `number` of `size` bytes to the shelf itself; None means "ask me to stream"."""
+
+    def put(self, number: int, source: Source, size: int) -> str:
+        """Take part `number` of `size` bytes and return its tag; durable at return; repeating a part replaces it.
+
+        Raises: SizeMismatch, Missing (aborted meanwhile), NoSpace, Unavailable, Denied (rclone refuses to replace a
+        part by other bytes).
         """
+
+    def sent(self) -> Mapping[int, Part]:
+        """Return the parts that the shelf holds whole, by number. Raises: Unavailable."""
 
     def finish(self, parts: Sequence[tuple[int, str]]) -> Stat:
         """Join `(number, tag)` in this order under the key, durably; the same list again is success.
 
-        Nothing is hashed: the caller reads back before it believes. Raises: Missing (a part, or its tag), Unavailable.
+        Does not copy the bytes and hashes nothing: the caller reads back before it believes.
+        Raises: Missing (a part, or its tag), Unavailable.
         """
 
     def abort(self) -> None:
@@ -147,6 +203,10 @@ class Parts(Protocol):
 
 class ObjectStore(Protocol):
     """Immutable bytes under keys. Thread-safe, synchronous; inhabitants: a disk, a bucket, memory in tests."""
+
+    @property
+    def waits(self) -> bool:
+        """True if a put waits for a device or a network, so that several at a time are faster than one by one."""
 
     def stat(self, key: str) -> Stat:
         """Say what lies under `key`. Repeatable. Raises: Missing, Denied, Unavailable."""
@@ -174,8 +234,8 @@ class ObjectStore(Protocol):
         Raises: Missing (nothing at `source` nor at `key`), Damaged, NoSpace, Denied, Unavailable.
         """
 
-    def parts(self, key: str) -> Parts:
-        """Begin, or go on with, an upload to `key` in parts; the key belongs to that one upload."""
+    def parts(self, key: str, part_size: int, session: str = "") -> Parts:
+        """Return an upload to `key` in parts, or one to go on with; the key belongs to that one upload."""
 
     def url(
         self,
@@ -186,11 +246,11 @@ class ObjectStore(Protocol):
         size: int | None = None,
         sha256: str | None = None,
         span: Span | None = None,
-        part: int | None = None,
     ) -> Signed | None:
-        """Sign leave for a client to go to the shelf itself, for `seconds`.
+        """Sign leave for a client to go to the shelf itself, for `seconds`; asks the shelf nothing.
 
         None means "ask me to stream": the shelf cannot, or cannot bind all that was asked; never weaker than asked.
+        A PUT with `sha256` is signed only on a shelf that was found to enforce it; one without binds `size` alone.
         """
 
     def delete(self, key: str) -> None:
@@ -198,6 +258,15 @@ class ObjectStore(Protocol):
 
     def walk(self, prefix: str = "", after: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix` and sort after `after`, in byte order; for upkeep, may be stale."""
+
+    def sweep(self, seconds: float) -> int:
+        """Drop what writers and uploads in parts left unfinished and untouched for `seconds`; return how many."""
+
+    def probe(self) -> Probe:
+        """Find out, by trying, what the shelf enforces; leaves nothing behind. Raises: Denied, Unavailable."""
+
+    def believe(self, probe: Probe) -> None:
+        """Sign uploads as this finding allows; before it none is signed that needs a digest enforced."""
 
 
 def check_key(key: str) -> str:
@@ -212,6 +281,27 @@ def lfs_key(oid: str, upload: str = "") -> str:
     if not _OID.fullmatch(oid):
         raise BadKey("An oid is 64 lower-case hex digits.")
     return check_key(f"lfs/{oid[:2]}/{oid[2:4]}/{oid}" + (f".{upload}" if upload else ""))
+
+
+def staging_key(upload: str) -> str:
+    """Return where a client may put the unproven bytes of an upload in one piece. Raises: BadKey."""
+    return check_key(f"staging/{upload}")
+
+
+def xorb_keys(hash: str, suffix: str) -> tuple[str, str]:
+    """Return where a xorb's body and its table lie; no two proofs share a suffix. Raises: BadKey."""
+    name = f"{hash[:2]}/{hash}.{suffix}"
+    return check_key(f"xet/xorbs/{name}"), check_key(f"xet/tables/{name}")
+
+
+def shard_key(sha256: str) -> str:
+    """Return where a shard lies, by its SHA-256. Raises: BadKey."""
+    return check_key(f"xet/shards/{sha256[:2]}/{sha256}")
+
+
+def file_key(hash: str) -> str:
+    """Return the name under which a store with Xet files serves one, by the text form of its hash. Raises: BadKey."""
+    return check_key(f"{FILES}{hash}")
 
 
 def check_span(span: Span | None, size: int) -> Span:

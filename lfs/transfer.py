@@ -2,31 +2,33 @@
 
 Blocks of 1 MiB cross from a worker thread to the event loop and back; each waits for the other side, so a slow client
 holds a block or two and nothing more. Bytes have thread limits of their own: a thousand downloads do not keep a JSON
-request waiting.
+request waiting. What lies in a file is handed to the server as a file where that can send one (ASGI's zero copy send).
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from lfs import http_range
-from lfs.errors import Busy, Interrupted, RangeUnsatisfiable
+from lfs import http_range, intake
+from lfs.company import Company
+from lfs.errors import Busy, Damaged, RangeUnsatisfiable
 from lfs.grants import brief
-from lfs.store import PIECE, ObjectStore, Reader, Signed, Span
+from lfs.intake import Taken
+from lfs.store import PIECE, Descriptor, ObjectStore, Reader, Signed, Span
 
 T = TypeVar("T")
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
-# A body slower than this, averaged over the time that a transfer is patient, holds a slot that others need.
-FLOOR = 1024
+# What one message of the extension hands over at a time, in bytes.
+ZERO_COPY, LARGE = "http.response.zerocopysend", 16 * PIECE
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 
@@ -47,8 +49,9 @@ class Outgoing:
 class Transfer:
     """Moves bytes between a shelf and clients.
 
-    `threads` bounds downloads that read at one moment, `upload_slots` uploads altogether; with `redirect` a client is
-    sent to the shelf itself when that can sign a URL. An upload below 1 KiB/s over `patience` seconds is given up.
+    `threads` bounds downloads that read at one moment, `upload_slots` uploads altogether, and once more as many that
+    wait for their turn; with `redirect` a client is sent to the shelf itself when that can sign a URL. An upload below
+    1 KiB/s over `patience` seconds is given up.
     """
 
     def __init__(
@@ -61,94 +64,198 @@ class Transfer:
         patience: float = 30.0,
     ) -> None:
         self._store, self._redirect, self._patience = store, redirect, patience
+        self._threads = threads
         self._readers, self._writers = CapacityLimiter(threads), CapacityLimiter(upload_slots)
+        self._patient = CapacityLimiter(upload_slots)
         self._slots = upload_slots
 
-    def send(self, item: Outgoing) -> Sender:
+    def send(self, item: Outgoing, *, redirect: bool = True) -> Sender:
         """Return the answer to a GET or HEAD of an object, to be called as an ASGI app.
 
+        Without `redirect` the bytes pass through us in any case.
         Before its first byte it may raise: Missing, Denied, Unavailable.
         """
-        return Sender(self._store, item, self._readers, redirect=self._redirect)
+        return Sender(self._store, item, self._readers, redirect=redirect and self._redirect)
 
-    async def receive(self, receive: Receive, work: Callable[[Iterator[bytes]], T]) -> T:
+    def arrivals(self, work: Callable[[Sequence[Asked]], Sequence[Answer | Exception]]) -> Company[Asked, Answer]:
+        """Return a way to worker threads for what comes whole; one thread where a put waits for nothing but them."""
+        return Company(work, threads=self._slots if self._store.waits else 1)
+
+    def departures(self, work: Callable[[Sequence[Asked]], Sequence[Answer | Exception]]) -> Company[Asked, Answer]:
+        """Return a way to worker threads for objects that are to be looked up and opened."""
+        return Company(work, threads=self._threads)
+
+    async def receive(
+        self,
+        receive: Receive,
+        work: Callable[[Iterable[bytes]], T],
+        *,
+        shed: bool = True,
+        whole: Callable[[bytes], Awaitable[T]] | None = None,
+    ) -> T:
         """Feed a request body to `work`, which runs on a worker thread, and return what it returns.
 
-        `work` gets pieces of about 1 MiB; when the client leaves or stalls, its iterator raises Interrupted.
+        A body that is one piece goes to `whole` instead, if that is given.
+
+        `work` gets pieces of about 1 MiB, once; when the client leaves or stalls, they end with Interrupted. Without
+        `shed`, for clients that do not come back, a body for which there is no thread waits for one.
         Raises: Busy (all slots taken), Interrupted, and whatever `work` raises, at once.
         """
+        if not shed:
+            return await self._received(receive, work, self._patient, whole)
         if not self._slots:
             raise Busy("All upload slots of this server are taken (UPLOAD_SLOTS); try again in a few seconds.")
         self._slots -= 1
         try:
-            return await self._received(receive, work)
+            return await self._received(receive, work, self._writers, whole)
         finally:
             self._slots += 1
 
-    async def _received(self, receive: Receive, work: Callable[[Iterator[bytes]], T]) -> T:
-        feed = _Feed(asyncio.get_running_loop())
-        task = asyncio.ensure_future(to_thread.run_sync(work, iter(feed), limiter=self._writers))
+    async def _received(
+        self,
+        receive: Receive,
+        work: Callable[[Iterable[bytes]], T],
+        threads: CapacityLimiter,
+        whole: Callable[[bytes], Awaitable[T]] | None,
+    ) -> T:
+        body = intake.taken(receive)
+        if body is not None:
+            return await self._direct(body, work, threads)
+        paced = intake.paced(receive, self._patience)
+        first = await intake.gather(paced)
+        if whole is not None and not first.more and not first.cut:
+            return await whole(first.data)
+        if not first.more:
+            # Most objects of a push of many: one way to a thread and back, and no thread that waits for a client.
+            return await to_thread.run_sync(work, first.body(), limiter=threads)
+        feed = intake.Feed(asyncio.get_running_loop())
+        task = asyncio.ensure_future(to_thread.run_sync(work, iter(feed), limiter=threads))
         task.add_done_callback(feed.stop)
         try:
-            await _pump(_paced(receive, self._patience), feed)
+            await intake.pump(first, paced, feed)
         finally:
             # After a whole body this is never reached by the thread; after anything else it must not wait for more.
-            feed.put(Interrupted("The connection closed before the end of the body; send the object again."))
+            feed.put(intake.interrupted())
             await asyncio.wait([task])
         return task.result()
 
+    async def _direct(self, body: Taken, work: Callable[[Iterable[bytes]], T], threads: CapacityLimiter) -> T:
+        source = intake.Direct(body, self._patience)
+        task = asyncio.ensure_future(to_thread.run_sync(work, iter(source), limiter=threads))
+        try:
+            await asyncio.wait([task])
+        finally:
+            # Done, unless this request is cancelled: then the thread must not wait for a client any more.
+            source.stop()
+            await asyncio.wait([task])
+            body.give_back()
+        return task.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An object that is open for one answer, the span of it that was asked for, and its bytes if they are few."""
+
+    reader: Reader
+    span: Span | None
+    first: bytes
+
+
+_Found = Signed | _Opened | RangeUnsatisfiable
+
 
 class Sender:
-    """One object as the answer to one GET or HEAD."""
+    """One object as the answer to one GET or HEAD.
+
+    Who is on a thread already may `open` it there; else its call takes a way to one.
+    """
 
     def __init__(self, store: ObjectStore, item: Outgoing, threads: CapacityLimiter, *, redirect: bool) -> None:
         self._store, self._item, self._threads, self._redirect = store, item, threads, redirect
+        self._found: _Found | None = None
+
+    def open(self, method: str, asked: Headers) -> None:
+        """Find what answers this method and these headers. Raises: as `Transfer.send`."""
+        if method != "HEAD" and not self._is_known(asked):
+            self._found = self._find(asked)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked, etag = Headers(scope=scope), f'"{self._item.etag}"'
-        if _has(asked.get("if-none-match"), etag):
+        asked = Headers(scope=scope)
+        if self._is_known(asked):
             await self._short(send, 304, {})
         elif scope["method"] == "HEAD":
             await self._short(send, 200, {"content-length": str(self._item.size)})
-        elif self._redirect and (signed := await self._signed()):
-            await _answer(send, 302, {"location": signed.href, "content-length": "0", "cache-control": "no-store"})
         else:
-            try:
-                pair = http_range.asked(asked.get("range"), self._item.size, if_range=asked.get("if-range"), etag=etag)
-            except RangeUnsatisfiable:
+            found = self._found
+            if found is None:
+                found = await to_thread.run_sync(self._find, asked, limiter=self._threads)
+            if isinstance(found, RangeUnsatisfiable):
                 told = {"content-range": http_range.unsatisfied(self._item.size), "content-length": "0"}
                 await self._short(send, 416, told)
+            elif isinstance(found, Signed):
+                gone = {"location": found.href, "content-length": "0", "cache-control": "no-store"}
+                await _answer(send, 302, gone)
             else:
-                await self._stream(receive, send, Span(*pair) if pair else None)
+                await self._stream(receive, send, found, files=ZERO_COPY in (scope.get("extensions") or {}))
 
-    async def _signed(self) -> Signed | None:
-        sign = partial(self._store.url, self._item.key, "GET", brief(self._item.size), size=self._item.size)
-        return await to_thread.run_sync(sign, limiter=self._threads)
+    def _is_known(self, asked: Headers) -> bool:
+        return _has(asked.get("if-none-match"), f'"{self._item.etag}"')
+
+    def _find(self, asked: Headers) -> _Found:
+        """Sign a URL of the shelf's own, or open the object and read what is one piece; all of it on one thread."""
+        try:
+            return self._signed() or self._opened(asked)
+        except RangeUnsatisfiable as error:
+            return error
+
+    def _signed(self) -> Signed | None:
+        size = self._item.size
+        return self._store.url(self._item.key, "GET", brief(size), size=size) if self._redirect else None
+
+    def _opened(self, asked: Headers) -> _Opened:
+        item = self._item
+        pair = http_range.asked(asked.get("range"), item.size, if_range=asked.get("if-range"), etag=f'"{item.etag}"')
+        span = Span(*pair) if pair else None
+        reader = self._store.open(item.key, span)
+        try:
+            if span is None and reader.size != item.size:
+                raise Damaged(f"{reader.size} of {item.size} bytes are stored; run `weightroom fsck --read-data`.")
+            return _Opened(reader, span, reader.read() if reader.size <= PIECE else b"")
+        except BaseException:
+            reader.close()
+            raise
 
     async def _short(self, send: Send, status: int, more: Mapping[str, str]) -> None:
         await _answer(send, status, {**self._headers(), **more})
 
-    async def _stream(self, receive: Receive, send: Send, span: Span | None) -> None:
-        reader = await to_thread.run_sync(self._store.open, self._item.key, span, limiter=self._threads)
-        more = {"content-length": str(reader.size)}
-        if span is not None:
-            more["content-range"] = http_range.content_range(span.start, span.end, self._item.size)
-        gone = asyncio.ensure_future(_departure(receive))
+    async def _stream(self, receive: Receive, send: Send, opened: _Opened, *, files: bool) -> None:
+        reader, span = opened.reader, opened.span
         try:
-            await send(_start(206 if span else 200, {**self._headers(), **more}))
-            await self._blocks(send, reader, gone)
+            more = {"content-length": str(reader.size)}
+            if span is not None:
+                more["content-range"] = http_range.content_range(span.start, span.end, self._item.size)
+            head = _start(206 if span else 200, {**self._headers(), **more})
+            if len(opened.first) == reader.size:
+                await send(head)
+                await send({"type": "http.response.body", "body": opened.first})
+                return
+            place = reader.in_file() if files and not opened.first else None
+            gone = asyncio.ensure_future(_departure(receive))
+            try:
+                await send(head)
+                await (self._blocks(send, opened, gone) if place is None else _file(send, *place, reader.size, gone))
+            finally:
+                gone.cancel()
         finally:
-            gone.cancel()
             reader.close()
 
-    async def _blocks(self, send: Send, reader: Reader, gone: asyncio.Future[None]) -> None:
-        left = reader.size
+    async def _blocks(self, send: Send, opened: _Opened, gone: asyncio.Future[None]) -> None:
+        left, block = opened.reader.size, opened.first
         while left and not gone.done():
-            block = await to_thread.run_sync(reader.read, limiter=self._threads)
+            block = block or await to_thread.run_sync(opened.reader.read, limiter=self._threads)
             left -= len(block)
             await send({"type": "http.response.body", "body": block, "more_body": left > 0})
-        if not reader.size:
-            await send({"type": "http.response.body", "body": b""})
+            block = b""
 
     def _headers(self) -> dict[str, str]:
         return {
@@ -162,77 +269,16 @@ class Sender:
         }
 
 
-class _Feed:
-    """Hands pieces from the event loop to one worker thread, a few at a time."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, depth: int = 2) -> None:
-        self._loop = loop
-        self._room = asyncio.Semaphore(depth)
-        self._pieces: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
-        self.stopped = False
-
-    async def push(self, piece: bytes) -> None:
-        """Hand a piece over as soon as the thread has room."""
-        await self._room.acquire()
-        self._pieces.put(piece)
-
-    def put(self, end: Exception | None) -> None:
-        """End the body: None after its last byte, an exception if it will not come."""
-        self._pieces.put(end)
-
-    def stop(self, task: asyncio.Future[T]) -> None:
-        """Note that the thread takes no more, and wake whoever waits for room."""
-        self.stopped = True
-        self._room.release()
-        # Looked at here as well, so that a cancelled request does not leave an error that nobody asked for.
-        if not task.cancelled():
-            task.exception()
-
-    def __iter__(self) -> Iterator[bytes]:
-        while (piece := self._pieces.get()) is not None:
-            if isinstance(piece, Exception):
-                raise piece
-            yield piece
-            self._loop.call_soon_threadsafe(self._room.release)
-
-
-def _paced(receive: Receive, patience: float) -> Receive:
-    """Wrap `receive` so that a client that stalls is an Interrupted; time that our own side takes does not count."""
-    loop = asyncio.get_running_loop()
-    waited, got = 0.0, 0
-
-    async def paced() -> Message:
-        nonlocal waited, got
-        began = loop.time()
-        try:
-            async with asyncio.timeout(patience):
-                message = await receive()
-        except TimeoutError as error:
-            raise Interrupted(f"No bytes came for {patience:g} seconds; send the object again.") from error
-        waited, got = waited + loop.time() - began, got + len(message.get("body", b""))
-        if waited >= patience:
-            if got < FLOOR * waited:
-                raise Interrupted(f"Fewer than {FLOOR} bytes a second came; send the object again.")
-            waited, got = 0.0, 0
-        return message
-
-    return paced
-
-
-async def _pump(receive: Receive, feed: _Feed) -> None:
-    gathered: list[bytes] = []
-    size, more = 0, True
-    while more and not feed.stopped:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        gathered.append(message.get("body", b""))
-        size, more = size + len(gathered[-1]), message.get("more_body", False)
-        if size >= PIECE or (size and not more):
-            await feed.push(gathered[0] if len(gathered) == 1 else b"".join(gathered))
-            gathered, size = [], 0
-    if not more:
-        feed.put(None)
+async def _file(send: Send, file: Descriptor, at: int, left: int, gone: asyncio.Future[None]) -> None:
+    """Hand over a file in large pieces: between two of them a departure is seen and the log counts."""
+    try:
+        while left and not gone.done():
+            count = min(left, LARGE)
+            left -= count
+            await send({"type": ZERO_COPY, "file": file, "offset": at, "count": count, "more_body": left > 0})
+            at += count
+    except EOFError as error:
+        raise Damaged("A stored object is shorter than it was; run `weightroom fsck --read-data`.") from error
 
 
 async def _departure(receive: Receive) -> None:

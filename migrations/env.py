@@ -5,11 +5,11 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy.engine import Connection
 
-from registry.tables import identity, objects, repos, work
+from registry.tables import identity, objects, repos, work, xet
 from registry.tables.meta import metadata
 
 # Importing a room of tables fills the metadata.
-ROOMS = (identity, repos, objects, work)
+ROOMS = (identity, repos, objects, work, xet)
 
 
 def run() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Protocol
 
 from anyio import to_thread
@@ -16,43 +16,21 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-from lfs.heavy import Heavy
+from lfs.choices import Policy
+from lfs.proofs import Prover
 from lfs.routes import LfsRoutes
-from lfs.shelves import open_store
-from lfs.store import ObjectStore
-from lfs.transfer import Transfer
 from registry.access import Actor
-from registry.authors import Authors
-from registry.branches import Branches
-from registry.cards import Facts
-from registry.catalog import Catalog
-from registry.checks import Checks
-from registry.commits import Commits
 from registry.config import Config
-from registry.db import Database
-from registry.draft import DraftLimits
-from registry.facts import FactReader
-from registry.git.cache import PackCache
-from registry.git.objects import ManifestStore
-from registry.git.repository import Repositories
+from registry.desk import Desk, Pools, Shelves, push_limits
 from registry.git.responses import Responses
 from registry.git.upload_pack import UploadPack
 from registry.git.upload_pack_v0 import UploadPackV0
-from registry.git.verdict import Limits as PushLimits
-from registry.git.view import Views
 from registry.limits import Limits
-from registry.links import Links
-from registry.locks import LockRows
-from registry.names import RepoType
-from registry.policy import Policy
 from registry.preupload import Preupload
 from registry.profiles import Profiles
-from registry.publish import Publisher
-from registry.receive import Receiver
-from registry.repos import Repos
-from registry.revisions import Resolved, Revisions
 from registry.routes.auth import Auth, DoorAccess, fingerprint
 from registry.routes.blocks import Threads
+from registry.routes.cas import Cas
 from registry.routes.front import Front, Origins
 from registry.routes.git import GitDoor
 from registry.routes.hub.account import AccountDoor
@@ -64,24 +42,36 @@ from registry.routes.hub.refs import RefDoor
 from registry.routes.hub.repos import RepoDoor
 from registry.routes.hub.trees import TreeDoor
 from registry.routes.hub.uploads import UploadDoor
+from registry.routes.hub.usage import UsageDoor
+from registry.routes.hub.xet import XetDoor
+from registry.routes.inner import InnerDoor
+from registry.routes.judging import Judging
 from registry.routes.lfs import LfsHost
 from registry.routes.meter import Meter
 from registry.routes.ops import OpsDoor
 from registry.routes.problems import Dialect, InDialect, Problems, WrongVerbs
 from registry.routes.pushes import Pushes
-from registry.slots import Slot
 from registry.unpacked import Unpacked
-from registry.upkeep.background import Background
-from registry.upkeep.repack import Repack
+from registry.upkeep.daily import Daily
+from registry.upkeep.gc import Gc
+from registry.upkeep.ingest import SMALLEST, Ingesting
+from registry.upkeep.probing import Probing
+from registry.upkeep.recurring import Recurring
+from registry.upkeep.scrub import Scrub
+from registry.usage import Usages
+from registry.xet_house import XetHouse
+from registry.xet_ingests import Ingests
 
-HEAVY_MEMORY = 4 << 30
-HEAVY_SECONDS = 600.0
 _MIB = 1 << 20
 _EXPOSED = [
     "X-Repo-Commit",
     "X-Linked-Etag",
     "X-Linked-Size",
     "X-Total-Count",
+    "X-Xet-Hash",
+    "X-Xet-Cas-Url",
+    "X-Xet-Access-Token",
+    "X-Xet-Token-Expiration",
     "X-Error-Code",
     "X-Error-Message",
     "X-Request-Id",
@@ -91,8 +81,7 @@ _EXPOSED = [
     "RateLimit",
     "RateLimit-Policy",
 ]
-_PUSHES = 16
-"""Pushes that are judged at the same time; further ones wait, with their packs in quarantine."""
+_HOUR = 3600.0
 
 
 class Door(Protocol):
@@ -102,125 +91,12 @@ class Door(Protocol):
         """Name them."""
 
 
-class Shelves:
-    """Rows and bytes of one process, and what reads them; also what `fsck` and `doctor` look at."""
-
-    def __init__(self, config: Config) -> None:
-        self.database = Database(config.database_url)
-        self.store: ObjectStore = open_store(
-            config.storage_url,
-            fsync=config.durable,
-            min_free=config.min_free,
-            access_key=config.s3_access_key,
-            secret_key=config.s3_secret_key,
-        )
-        self.slot = Slot(config.data)
-        self.packs = PackCache(self.store, self.slot.packs, config.pack_cache)
-        self.manifests = ManifestStore(self.packs, memory=config.memory_cache // 2)
-        self.repositories = Repositories(self.database)
-        self.links = Links(self.database)
-        self.locks = LockRows(self.database)
-
-    def close(self) -> None:
-        """Let go of connections and folders; may be repeated."""
-        self.database.dispose()
-        self.slot.close()
-
-
-class Pools:
-    """Threads and processes of one server, each for its own kind of work."""
-
-    def __init__(self, config: Config, store: ObjectStore) -> None:
-        self.heavy = Heavy(workers=config.heavy, memory_bytes=HEAVY_MEMORY, deadline=HEAVY_SECONDS)
-        self.builders = ThreadPoolExecutor(max_workers=2 * config.heavy, thread_name_prefix="fetch")
-        self.pushers = ThreadPoolExecutor(max_workers=_PUSHES, thread_name_prefix="push")
-        self.transfer = Transfer(
-            store=store,
-            threads=config.byte_threads,
-            upload_slots=config.upload_slots,
-            redirect=config.download == "redirect",
-        )
-
-    def close(self) -> None:
-        """Finish the pushes that are being judged, and stop all other work."""
-        self.builders.shutdown(wait=False, cancel_futures=True)
-        self.pushers.shutdown()
-        self.heavy.close()
-
-
-class Desk:
-    """What acts on the shelves, for every door."""
-
-    def __init__(self, config: Config, shelves: Shelves, pools: Pools, access: DoorAccess) -> None:
-        self.views = Views(shelves.manifests)
-        self.revisions = Revisions(
-            repositories=shelves.repositories,
-            manifests=shelves.manifests,
-            views=self.views,
-            memory=config.memory_cache // 4,
-        )
-        self.facts = FactReader(revisions=self.revisions, held=shelves.links.object_key, store=shelves.store)
-        self.catalog = Catalog(shelves.database, describe=self._describe, anonymous_read=config.anonymous_read)
-        self._repositories = shelves.repositories
-        authors = Authors(shelves.database)
-        checks = Checks(manifests=shelves.manifests, packs=shelves.packs, heavy=pools.heavy)
-        self.roll_ups = _roll_ups(shelves, pools)
-        self.receiver = Receiver(
-            repositories=shelves.repositories,
-            policy=Policy(shelves.links, shelves.locks),
-            publisher=Publisher(shelves.database, shelves.store),
-            check=checks.run,
-            limits=_push_limits(config),
-            published=self._published,
-        )
-        self.commits = Commits(
-            repositories=shelves.repositories,
-            manifests=shelves.manifests,
-            receiver=self.receiver,
-            links=shelves.links,
-            authors=authors,
-            quarantine=shelves.slot.quarantine,
-            limits=DraftLimits(file=config.max_blob),
-        )
-        self.branches = Branches(
-            repositories=shelves.repositories,
-            manifests=shelves.manifests,
-            revisions=self.revisions,
-            receiver=self.receiver,
-            authors=authors,
-            quarantine=shelves.slot.quarantine,
-        )
-        self.repos = Repos(shelves.database, access, start=self.commits.start)
-
-    def _published(self, repo_id: int) -> None:
-        self.roll_ups.tell(repo_id)
-        self.catalog.refresh(repo_id)
-
-    def _describe(self, kind: RepoType, repo_id: int, sha: str) -> Facts:
-        manifest_version = self._repositories.snapshot(repo_id).manifest_version
-        return self.facts.read(kind, Resolved(repo_id, sha, manifest_version))
-
-
-def _roll_ups(shelves: Shelves, pools: Pools) -> Background:
-    repack = Repack(
-        database=shelves.database,
-        repositories=shelves.repositories,
-        packs=shelves.packs,
-        publisher=Publisher(shelves.database, shelves.store),
-        heavy=pools.heavy,
-        folder=shelves.slot.quarantine,
-    )
-    return Background("roll-up", repack.run)
-
-
 def build(config: Config, *, draining: threading.Event | None = None) -> Starlette:
     """Wire a server; `draining` turns its readiness off. Nothing is listened on yet.
 
     Raises: ConfigError (the secret), lfs errors (the store cannot be opened).
     """
-    limits = Limits(
-        {"api": config.limit_api, "resolve": config.limit_resolve, "git": config.limit_git, "lfs": config.limit_lfs}
-    )
+    limits = _limits(config)
     meter = Meter()
     origins = Origins(config.public_url, config.trusted_proxies)
     shelves = Shelves(config)
@@ -232,38 +108,132 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
     access = DoorAccess(shelves.database, anonymous_read=config.anonymous_read, greet=greet)
     pools = Pools(config, shelves.store)
     desk = Desk(config, shelves, pools, access)
-    ops = OpsDoor(
-        database=shelves.database,
-        store=shelves.store,
-        meter=meter,
-        version=version("weightroom"),
-        draining=draining or threading.Event(),
-    )
+    lfs_host = _lfs_host(config, shelves, access, origins)
+    beside = Beside(config, shelves, desk, lfs_host, meter)
+    xet = XetHouse(config, shelves, pools.transfer, told=beside.prover.tell) if config.xet else None
+    cas = None if xet is None else xet.cas
     routes = [
-        *ops.routes(),
-        *_hub_routes(shelves, desk, pools, Auth(access)),
-        *_lfs_routes(config, shelves, pools, access, origins),
+        *_ops(shelves, meter, beside, draining or threading.Event()).routes(),
+        *_spoken("hub", [] if xet is None else [xet]),
+        *_hub_routes(shelves, desk, pools, Auth(access), cas),
+        *_lfs_routes(config, shelves, pools, lfs_host, beside.prover, cas),
         *_git_routes(config, shelves, desk, pools, Auth(access)),
     ]
-
+    routes.sort(key=_asked_less)
     front = Middleware(Front, origins=origins, limits=limits, meter=meter)
     app = Starlette(
         routes=routes,
         middleware=[front, *_cors(config)],
         exception_handlers={405: WrongVerbs(routes)},
-        lifespan=_lifespan(config, shelves, pools, desk),
+        lifespan=_lifespan(config, shelves, pools, beside, xet),
     )
     # A redirect to the same path with a slash more or less costs clients their Authorization header.
     app.router.redirect_slashes = False
     return app
 
 
-def _lifespan(config: Config, shelves: Shelves, pools: Pools, desk: Desk) -> Lifespan[Starlette]:
+def _ops(shelves: Shelves, meter: Meter, beside: Beside, draining: threading.Event) -> OpsDoor:
+    return OpsDoor(
+        database=shelves.database,
+        store=shelves.store,
+        meter=meter,
+        version=version("weightroom"),
+        draining=draining,
+        storage=beside.storage,
+    )
+
+
+def _asked_less(route: Route) -> bool:
+    """Order routes, which are matched one by one: first what comes once per object of a push, or part of a file."""
+    # No name of a repo begins so.
+    return not route.path.startswith(("/lfs/", "/xet/"))
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        {"api": config.limit_api, "resolve": config.limit_resolve, "git": config.limit_git, "lfs": config.limit_lfs}
+    )
+
+
+class Beside:
+    """What runs beside the requests of a process: provers, roll-ups, ingests, scrub, daily probe and collection."""
+
+    def __init__(self, config: Config, shelves: Shelves, desk: Desk, host: LfsHost, meter: Meter) -> None:
+        self.prover = Prover(host=host, store=shelves.store, workers=max(2, config.heavy))
+        self._roll_ups = desk.roll_ups
+        key = config.s3_access_key or ""
+        self._probing = Probing(database=shelves.database, store=shelves.store, url=config.storage_url, access_key=key)
+        self._recurring: list[Recurring | Daily | Ingesting | Scrub] = []
+        if config.storage_url.startswith("s3:"):
+            self._recurring.append(Recurring("probe", self._probing.settle, seconds=_HOUR))
+        if config.gc == "daily":
+            self._recurring.append(Daily(_collection(shelves)))
+        if config.xet_scrub:
+            self._recurring.append(_scrub(config, shelves, meter))
+        if config.xet and config.xet_ingest == "auto" and find_spec("hf_xet") is not None:
+            self._recurring.append(_ingesting(config, shelves, self.prover))
+
+    def storage(self) -> str:
+        """Name what the shelf was found to enforce; empty while that is not known."""
+        return self._probing.found.enforces if self._probing.found else ""
+
+    def start(self) -> None:
+        """Begin."""
+        self.prover.start()
+        for work in self._recurring:
+            work.start()
+
+    def close(self) -> None:
+        """End what waits, and give what runs a few seconds; may be repeated."""
+        for work in self._recurring:
+            work.close()
+        self.prover.close()
+        self._roll_ups.close()
+
+
+def _collection(shelves: Shelves) -> Gc:
+    return Gc(
+        database=shelves.database,
+        store=shelves.store,
+        repositories=shelves.repositories,
+        manifests=shelves.manifests,
+    )
+
+
+def _scrub(config: Config, shelves: Shelves, meter: Meter) -> Scrub:
+    return Scrub(
+        database=shelves.database,
+        store=shelves.store,
+        rate=config.xet_scrub,
+        read=meter.scrubbed.inc,
+        damaged=meter.damaged.set,
+    )
+
+
+def _ingesting(config: Config, shelves: Shelves, prover: Prover) -> Ingesting:
+    door = InnerDoor(
+        database=shelves.database,
+        quotas=shelves.quotas,
+        sharing=config.xet_domain,
+        store=shelves.store,
+        tables=shelves.tables,
+        folder=shelves.slot.quarantine,
+        told=prover.tell,
+    )
+    return Ingesting(Ingests(shelves.database, smallest=SMALLEST), door.send)
+
+
+def _lifespan(
+    config: Config, shelves: Shelves, pools: Pools, beside: Beside, xet: XetHouse | None
+) -> Lifespan[Starlette]:
     @contextlib.asynccontextmanager
     async def run(app: Starlette) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = config.threads
+        beside.start()
         yield
-        desk.roll_ups.close()
+        beside.close()
+        if xet is not None:
+            xet.close()
         pools.close()
         shelves.close()
 
@@ -279,32 +249,47 @@ def _cors(config: Config) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=config.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Range", "If-None-Match"],
+            allow_headers=["Authorization", "Content-Type", "Range", "If-None-Match", "X-Xet-Session-Id"],
             expose_headers=_EXPOSED,
             max_age=86_400,
         )
     ]
 
 
-def _lfs_routes(config: Config, shelves: Shelves, pools: Pools, access: DoorAccess, origins: Origins) -> list[Route]:
-    host = LfsHost(
+def _lfs_host(config: Config, shelves: Shelves, access: DoorAccess, origins: Origins) -> LfsHost:
+    return LfsHost(
         access=access,
         links=shelves.links,
+        uploads=shelves.uploads,
+        linker=shelves.linker,
         locks=shelves.locks,
         secrets=config.secrets(),
         origin=origins.origin,
     )
+
+
+def _lfs_routes(
+    config: Config, shelves: Shelves, pools: Pools, host: LfsHost, prover: Prover, cas: Cas | None
+) -> list[Route]:
     door = LfsRoutes(
         host=host,
         store=shelves.store,
         transfer=pools.transfer,
-        max_file=config.max_file,
+        told=prover.tell,
+        policy=Policy(
+            upload=config.upload,
+            redirect=config.download == "redirect",
+            multipart_threshold=config.multipart_threshold,
+            part_size=config.part_size,
+            max_file=config.max_file,
+        ),
         render=Problems("lfs").render,
+        refer=None if cas is None else cas.refer,
     )
     return _spoken("lfs", [door])
 
 
-def _hub_routes(shelves: Shelves, desk: Desk, pools: Pools, auth: Auth) -> list[Route]:
+def _hub_routes(shelves: Shelves, desk: Desk, pools: Pools, auth: Auth, cas: Cas | None) -> list[Route]:
     arrivals = Arrivals(auth=auth, revisions=desk.revisions)
     doors: list[Door] = [
         # First what is asked most: routes are matched in order.
@@ -314,14 +299,22 @@ def _hub_routes(shelves: Shelves, desk: Desk, pools: Pools, auth: Auth) -> list[
             transfer=pools.transfer,
             held=shelves.links.object_key,
             unpacked=Unpacked(revisions=desk.revisions, store=shelves.store),
+            cas=cas,
         ),
         RepoDoor(arrivals=arrivals, revisions=desk.revisions, facts=desk.facts),
         AccountDoor(auth=auth, profiles=Profiles(shelves.database)),
+        UsageDoor(auth=auth, usages=Usages(shelves.database, shelves.quotas)),
         ManageDoor(auth=auth, arrivals=arrivals, repos=desk.repos),
-        UploadDoor(arrivals=arrivals, preupload=Preupload(revisions=desk.revisions), commits=desk.commits),
+        UploadDoor(
+            arrivals=arrivals,
+            preupload=Preupload(revisions=desk.revisions),
+            commits=desk.commits,
+            awaiting=desk.awaiting,
+        ),
         RefDoor(arrivals=arrivals, branches=desk.branches),
         ListDoor(auth=auth, catalog=desk.catalog, revisions=desk.revisions),
-        TreeDoor(arrivals=arrivals, revisions=desk.revisions),
+        TreeDoor(arrivals=arrivals, revisions=desk.revisions, cas=cas),
+        XetDoor(auth=auth, arrivals=arrivals, copies=desk.copies, cas=cas),
     ]
     return _spoken("hub", doors)
 
@@ -335,22 +328,15 @@ def _git_routes(config: Config, shelves: Shelves, desk: Desk, pools: Pools, auth
         upload_pack=UploadPack(desk.views, responses, agent=agent),
         upload_pack_v0=UploadPackV0(desk.views, responses, agent=agent),
         pushes=Pushes(
-            receiver=desk.receiver,
+            judging=Judging(receiver=desk.receiver, workers=pools.pushers, awaiting=desk.awaiting),
             quarantine=shelves.slot.quarantine,
-            limits=_push_limits(config),
-            workers=pools.pushers,
+            limits=push_limits(config),
             agent=agent,
             fsync=config.durable,
         ),
         threads=Threads(config.byte_threads),
     )
     return _spoken("git", [door])
-
-
-def _push_limits(config: Config) -> PushLimits:
-    return PushLimits(
-        pack=config.max_pack, inflated=config.max_inflated, objects=config.max_objects, blob=config.max_blob
-    )
 
 
 def _spoken(dialect: Dialect, doors: Iterable[Door]) -> list[Route]:

@@ -11,6 +11,7 @@ from registry.git import ingest
 from registry.git.bases import BasePack, Bases
 from registry.git.cache import PackCache
 from registry.git.objects import ManifestStore
+from registry.git.revived import with_revived
 from registry.git.snapshot import Snapshot
 from registry.git.verdict import Job, PackPaths, Verdict
 
@@ -28,9 +29,12 @@ class Checks:
 
         Raises: lfs errors of the store, HeavyCrashed.
         """
-        opened = self._manifests.manifest(snapshot.packs).packs
-        light = ingest.check_light(job, bases=Bases([BasePack(pack.file, pack.intro) for pack in opened]))
-        return light if light is not None else self._in_worker(snapshot, job)
+        manifest = self._manifests.manifest(snapshot.packs)
+        bases = Bases([BasePack(pack.file, pack.intro) for pack in manifest.packs])
+        verdict = ingest.check_light(job, bases=bases)
+        if verdict is None:
+            verdict = self._in_worker(snapshot, job)
+        return with_revived(manifest, snapshot, job.updates, verdict)
 
     def _in_worker(self, snapshot: Snapshot, job: Job) -> Verdict:
         with ExitStack() as held:

@@ -24,6 +24,7 @@ from registry.git.targets import shown, writable_ref
 from registry.git.write import Person, TreeEdit, commit_text, object_id, read_parents
 from registry.links import Links
 from registry.receive import Origin, Receiver, Update
+from registry.uploads import Standing, Uploads
 
 _ATTEMPTS = 5
 _STALE = "The branch was updated since you opened this page. Please refresh and try again."
@@ -62,6 +63,7 @@ class Commits:
         manifests: ManifestStore,
         receiver: Receiver,
         links: Links,
+        uploads: Uploads,
         authors: Authors,
         quarantine: Path,
         limits: DraftLimits | None = None,
@@ -72,6 +74,7 @@ class Commits:
         self._manifests = manifests
         self._receiver = receiver
         self._links = links
+        self._uploads = uploads
         self._authors = authors
         self._quarantine = quarantine
         self._limits = limits or DraftLimits()
@@ -87,7 +90,8 @@ class Commits:
 
         Repeating a request that named its parent is success as long as its result is the tip.
         Raises: RevisionAbsent, BadBody (a tag or sha; an LFS object of another size or not of this repo), EntryAbsent,
-        BadPath, StaleParent, RefMoved, and whatever the gate refuses.
+        BadPath, StaleParent, RefMoved, StillChecked (the same draft may be committed later), and whatever else the gate
+        refuses.
         """
         work = _Work(repo_id, revision, draft, self._steps(repo_id, draft), self._authors.person(origin.actor), origin)
         for _ in range(_ATTEMPTS):
@@ -144,7 +148,12 @@ class Commits:
     def _steps(self, repo_id: int, draft: Draft) -> tuple[Step, ...]:
         """Bring every operation to a path and a blob; pointers join the spool here."""
         wanted = {one.oid for one in draft.operations if isinstance(one, PutLarge)}
-        held = self._links.held(repo_id, wanted) if wanted else {}
+        held = dict(self._links.held(repo_id, wanted)) if wanted else {}
+        missing = wanted - held.keys()
+        told = self._uploads.standing(repo_id, missing) if missing else {}
+        if missing:
+            # A proof that ended between the two questions is seen by neither.
+            held |= self._links.held(repo_id, missing)
         steps: list[Step] = []
         for operation in draft.operations:
             if isinstance(operation, Delete):
@@ -152,18 +161,25 @@ class Commits:
             elif isinstance(operation, PutFile):
                 steps.append((operation.path, operation.blob))
             else:
-                steps.append((operation.path, _pointer_blob(draft, operation, held)))
+                size = _size_of(operation, held.get(operation.oid), told.get(operation.oid, Standing()))
+                text = canonical(Pointer(operation.oid, size))
+                steps.append((operation.path, draft.spool.add(len(text), [text])))
         return tuple(steps)
 
 
-def _pointer_blob(draft: Draft, operation: PutLarge, held: Mapping[str, int]) -> str:
-    path, size = operation.path.decode(), held.get(operation.oid)
-    if size is None:
-        raise BadBody(f"LFS object {operation.oid} ({path}) was not uploaded to this repository; upload it first.")
-    if operation.size not in (None, size):
-        raise BadBody(f"LFS object {operation.oid} ({path}) has {size} bytes, not {operation.size}.")
-    text = canonical(Pointer(operation.oid, size))
-    return draft.spool.add(len(text), [text])
+def _size_of(operation: PutLarge, held: int | None, told: Standing) -> int:
+    """Find the size of an object that is linked here, or that arrived and waits for its proof: the gate waits, too."""
+    which = f"LFS object {operation.oid} ({operation.path.decode()})"
+    sizes = told.arrived if held is None else {held}
+    if not sizes and told.reason:
+        raise BadBody(f"{which} failed its check: {told.reason} Upload it again.")
+    if not sizes:
+        raise BadBody(f"{which} was not uploaded to this repository; upload it first.")
+    if operation.size is None:
+        return min(sizes)
+    if operation.size not in sizes:
+        raise BadBody(f"{which} has {min(sizes)} bytes, not {operation.size}.")
+    return operation.size
 
 
 def _edited(manifest: Manifest, base: str | None, steps: tuple[Step, ...], tip: str) -> TreeEdit:

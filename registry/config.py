@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ SIDECAR_NAMES = frozenset({
 _PASSED_BY = ("TEST_", "REQUIRE", "FAILPOINTS")
 
 _SECRET_BYTES = 32
+_ENDPOINT = re.compile(r"[?&](endpoint=[^&]*)")
 
 
 class ConfigError(Exception):
@@ -46,11 +48,13 @@ class Config:
     database: str | None = field(default=None, repr=False)
     """`sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`; unset: `registry.db` in `DATA`."""
     storage: str | None = None
-    """`file:DIR` or `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&style=path`; unset: `objects` in `DATA`."""
+    """`file:DIR` or `s3://BUCKET/PREFIX?endpoint=URL&public=URL&region=NAME&style=path`; unset: `objects` in `DATA`."""
     s3_access_key: str | None = None
     """Access key of the bucket; unset: boto3's own chain of files and variables."""
     s3_secret_key: str | None = field(default=None, repr=False)
     """Secret key of the bucket; goes with `S3_ACCESS_KEY`."""
+    storage_from: str | None = None
+    """The storage that is being left: what is not yet in `STORAGE` is read from here; see `weightroom storage copy`."""
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` opens the server to the network."""
     port: int = 8000
@@ -58,7 +62,7 @@ class Config:
     workers: int = 1
     """Server processes; more than one needs several cores and shares the database and the store."""
     public_url: str | None = None
-    """Origin that clients see, such as `https://models.example`; unset: derived from each request."""
+    """What clients see, such as `https://models.example` or `https://example.org/models`; unset: from each request."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     """Addresses or networks, comma-separated, whose `X-Forwarded-*` headers are believed."""
     cors_origins: tuple[str, ...] = ()
@@ -77,6 +81,26 @@ class Config:
     """Uploads of LFS objects through one process at once; more are asked to come back."""
     download: Literal["redirect", "proxy"] = "redirect"
     """`redirect` sends downloads of LFS objects to the bucket itself; `proxy` sends them through this server."""
+    upload: Literal["direct", "staging", "proxy"] = "direct"
+    """`direct` sends uploads to a bucket that enforces hashes, `staging` to any, `proxy` through this server."""
+    multipart_threshold: int = GIB
+    """Size from which clients that can upload an LFS object in parts are asked to."""
+    part_size: int = 64 * MIB
+    """Size of such a part; grown for objects that would have more than 10,000 of them."""
+    proof_seconds: int = 600
+    """How long a commit waits for uploads of its objects to be read back and hashed."""
+    xet: bool = True
+    """`on`: large files come and go by Xet, as current Hugging Face clients want; `off`: writers turn Xet off, too."""
+    xet_domain: Literal["namespace", "repo", "instance"] = "namespace"
+    """Within what chunks are shared: `namespace` (its public and its private repos apart), `repo` or `instance`."""
+    xet_ingest: Literal["auto", "off"] = "auto"
+    """`auto` stores large files that came by Git LFS by their chunks, too, if `hf_xet` is installed; `off` does not."""
+    xet_scrub: int = 20_000_000
+    """Bytes in a second of stored chunks that each process reads again and proves, all within a month; 0: none."""
+    quota: int | None = None
+    """Bytes that a namespace may hold unless it has a quota of its own; unset: no limit."""
+    gc: Literal["daily", "off"] = "daily"
+    """`daily` collects once a day what no ref has needed for weeks; `off` leaves it to `weightroom gc`."""
     heavy: int = field(default_factory=lambda: max(1, min(os.cpu_count() or 1, 8)))
     """Child processes that check pushes; each may take a core and up to 4 GiB."""
     pack_cache: int = 10 * GIB
@@ -171,7 +195,22 @@ def _crossed(values: Mapping[str, object]) -> list[str]:
         problems.append(f"{PREFIX}S3_ACCESS_KEY and {PREFIX}S3_SECRET_KEY: set both or none")
     if values.get("port") == 0 and values.get("workers", 1) != 1:
         problems.append(f"{PREFIX}PORT: 0 works with one worker only")
+    left, to = values.get("storage_from"), values.get("storage") or _default_storage(values)
+    if left and _place(left) == _place(to):
+        problems.append(f"{PREFIX}STORAGE_FROM: names the same place as {PREFIX}STORAGE; unset it")
     return problems
+
+
+def _default_storage(values: Mapping[str, object]) -> str:
+    return f"file:{Path(str(values.get('data', 'data'))) / 'objects'}"
+
+
+def _place(url: object) -> str:
+    """Name where a storage URL leads, one name for each place as far as can be told without going there."""
+    text = str(url)
+    if text.startswith("file:"):
+        return "file:" + os.path.abspath(text.removeprefix("file:").removeprefix("//"))
+    return text.partition("?")[0].rstrip("/") + "".join(sorted(_ENDPOINT.findall(text)))
 
 
 def _secret_file(path: Path) -> bytes:

@@ -19,10 +19,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 
-from registry.errors import Busy
-from registry.prepared import Prepared
+from registry.errors import Busy, NoSpace, RegistryError
+from registry.prepared import Prepared, PreparedChange, PreparedInsert
 
 _BEGIN = "weightroom_begin"
+_UNHURRIED = sa.text("SET LOCAL synchronous_commit TO off")
 
 
 def now() -> datetime:
@@ -33,15 +34,26 @@ def now() -> datetime:
 class Database:
     """One connection pool. Thread-safe; close it with `dispose`.
 
-    Who finds all `pool` connections and a few more in use waits `patience` seconds for one.
+    Who finds all `pool` connections and a few more in use waits `patience` seconds for one. `durable=False` gives up
+    on SQLite that a COMMIT survives a power cut; a server has a setting of its own for that.
     """
 
-    def __init__(self, url: str, *, pool: int = 48, busy_timeout_ms: int = 5000, patience: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        durable: bool = True,
+        pool: int = 48,
+        busy_timeout_ms: int = 5000,
+        patience: float = 10.0,
+    ) -> None:
         self.url = make_url(url)
+        self._synchronous = "FULL" if durable else "NORMAL"
         self.sqlite = self.url.get_backend_name() == "sqlite"
         shape = {"pool_size": pool, "max_overflow": 8, "pool_timeout": patience}
         self._engine = self._sqlite_engine(shape, busy_timeout_ms) if self.sqlite else self._server_engine(shape)
-        self._looker, self._reader, self._writer = self._sqlite_modes() if self.sqlite else self._server_modes()
+        modes = self._sqlite_modes() if self.sqlite else self._server_modes()
+        self._looker, self._reader, self._writer, self._noter = modes
 
     def _sqlite_engine(self, shape: dict[str, Any], busy_timeout_ms: int) -> sa.Engine:
         engine = sa.create_engine(self.url, connect_args={"check_same_thread": False}, **shape)
@@ -57,17 +69,21 @@ class Database:
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
             # Asked of the driver: as a statement of SQLAlchemy's own it would cost more than many a query.
-            command = connection.get_execution_options().get(_BEGIN, "BEGIN")
+            commands = connection.get_execution_options().get(_BEGIN, ("BEGIN",))
             driver = connection.connection.driver_connection
-            if command and driver is not None:
-                driver.execute(command)
+            if driver is not None:
+                for command in commands:
+                    driver.execute(command)
 
         return engine
 
-    def _sqlite_modes(self) -> tuple[sa.Engine, sa.Engine, sa.Engine]:
+    def _sqlite_modes(self) -> tuple[sa.Engine, sa.Engine, sa.Engine, sa.Engine]:
+        def mode(*commands: str) -> sa.Engine:
+            return self._engine.execution_options(**{_BEGIN: commands})
+
         # Without BEGIN each statement is a transaction of its own.
-        single = self._engine.execution_options(**{_BEGIN: ""})
-        return single, self._engine, self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        writer = mode(f"PRAGMA synchronous={self._synchronous}", "BEGIN IMMEDIATE")
+        return mode(), self._engine, writer, mode("PRAGMA synchronous=NORMAL", "BEGIN IMMEDIATE")
 
     def _server_engine(self, shape: dict[str, Any]) -> sa.Engine:
         # A pooled connection may have died with its server; the ping costs a round trip and saves a failed request.
@@ -75,10 +91,10 @@ class Database:
         fewer = {"pool_size": min(shape["pool_size"], 20), "max_overflow": 4}
         return sa.create_engine(self.url, pool_pre_ping=True, **(shape | fewer))
 
-    def _server_modes(self) -> tuple[sa.Engine, sa.Engine, sa.Engine]:
+    def _server_modes(self) -> tuple[sa.Engine, sa.Engine, sa.Engine, sa.Engine]:
         single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         snapshot = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        return single, snapshot, self._engine
+        return single, snapshot, self._engine, self._engine
 
     @contextlib.contextmanager
     def look(self) -> Iterator[Connection]:
@@ -102,14 +118,34 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """Open a write transaction; it commits when the block ends well and rolls back otherwise.
 
-        Raises: Busy (locked for longer than the busy timeout, or the database does not answer).
+        Raises: Busy (locked for longer than the busy timeout, or the database does not answer), NoSpace.
         """
         with _translated(), self._writer.begin() as connection:
             yield connection
 
+    @contextlib.contextmanager
+    def note(self) -> Iterator[Connection]:
+        """Open a write transaction that does not wait for the disk, for what nobody was promised.
+
+        Every process sees it at once; a power cut may lose it, as long as nothing durable was written after it.
+        Raises: Busy, NoSpace.
+        """
+        with _translated(), self._noter.begin() as connection:
+            if not self.sqlite:
+                connection.execute(_UNHURRIED)
+            yield connection
+
     def prepare(self, statement: sa.Select[*tuple[Any, ...]]) -> Prepared:
-        """Compile a look-up of one row, for statements that every request runs."""
+        """Compile a look-up, for statements that every request runs."""
         return Prepared(self._engine, statement)
+
+    def prepare_insert(self, table: sa.Table, *, unless_there: bool = False) -> PreparedInsert:
+        """Compile an insert of whole rows, for tables that requests fill by the hundred."""
+        return PreparedInsert(self._engine, table, unless_there=unless_there)
+
+    def prepare_change(self, statement: sa.Update) -> PreparedChange:
+        """Compile a change of rows by their keys, for tables that requests fill by the hundred."""
+        return PreparedChange(self._engine, statement)
 
     @property
     def engine(self) -> sa.Engine:
@@ -145,16 +181,27 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, TimeoutError, sqlite3.OperationalError) as error:
-        raise Busy("The database does not answer; try again in a few seconds.") from error
+        raise _unable(error) from error
     except DBAPIError as error:
         if error.connection_invalidated or _is_conflict(error):
             raise Busy("The database could not finish this now; try again.") from error
         raise
 
 
+def _unable(error: Exception) -> RegistryError:
+    """Tell a full disk from what passes by itself."""
+    original = getattr(error, "orig", error)
+    if getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or _sqlstate(original) == "53100":
+        return NoSpace("The disk of the database is full; nothing was changed. Free space, then send this again.")
+    return Busy("The database does not answer; try again in a few seconds.")
+
+
 def _is_conflict(error: DBAPIError) -> bool:
     """True for deadlocks and serialisation failures (SQLSTATE 40P01, 40001), which a repeat may not meet again."""
-    original = error.orig
-    if isinstance(original, sqlite3.Error):
-        return False
-    return getattr(original, "sqlstate", None) in ("40001", "40P01")
+    return _sqlstate(error.orig) in ("40001", "40P01")
+
+
+def _sqlstate(original: object) -> str | None:
+    """Return the code that PostgreSQL gave an error; None for one of SQLite's."""
+    found: str | None = getattr(original, "sqlstate", None)
+    return found

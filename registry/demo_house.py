@@ -52,7 +52,6 @@ class House:
             "HF_ENDPOINT": self.url,
             "HF_TOKEN": self.token,
             "HF_HOME": str(home / "hf"),
-            "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "OPENAI_BASE_URL": self.chat_url,
             "OPENAI_API_KEY": self.token,

@@ -23,15 +23,17 @@ RegistryError
 ├── NoSpace             the shelf is full
 ├── RateLimited         too many requests; carries seconds to wait
 ├── Busy                not now; carries seconds to wait
+│   └── StillChecked    uploaded objects are not proven yet; carries which
 ├── Damaged             stored bytes fail their own check; an operator must act
 └── NotSupported        this server does not do that
+    └── SwitchedOff     it could, and its operator does not want it to
 
 No HTTP here: `routes/problems` renders each class in the dialect of the door it left by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class RegistryError(Exception):
@@ -196,6 +198,17 @@ class Busy(RegistryError):
         self.retry_after = retry_after
 
 
+class StillChecked(Busy):
+    """Objects that a commit names arrived in its repo and are being checked; `objects` maps their oids to sizes."""
+
+    code = "still_checked"
+
+    def __init__(self, message: str, *, repo_id: int, objects: Mapping[str, int]) -> None:
+        super().__init__(message, retry_after=60)
+        self.repo_id = repo_id
+        self.objects = dict(objects)
+
+
 class Damaged(RegistryError):
     """Stored bytes fail their own check; an operator must run `weightroom fsck`."""
 
@@ -206,3 +219,9 @@ class NotSupported(RegistryError):
     """This server does not do that."""
 
     code = "not_supported"
+
+
+class SwitchedOff(NotSupported):
+    """This server could do that, and its operator does not want it to."""
+
+    code = "switched_off"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from lfs.errors import LfsError
+from lfs.memory import Memory
 from lfs.store import ObjectStore, Span
 from lfs.tensors import Header, HeaderError, read_header
 from registry import cards, weights
@@ -18,7 +19,6 @@ from registry.errors import EntryAbsent
 from registry.git import tree
 from registry.git.tree import Entry
 from registry.links import Held
-from registry.memory import Memory
 from registry.names import RepoType
 from registry.revisions import Resolved, Revisions
 

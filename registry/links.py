@@ -6,25 +6,23 @@ content across repos, links are not: what is linked elsewhere looks absent here.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from registry.db import Database, lock_repo, now
-from registry.errors import Busy, Damaged, DigestMismatch, ObjectAbsent, SizeMismatch
-from registry.tables.objects import lfs_links, lfs_objects, lfs_uploads
+from registry.db import Database, now
+from registry.errors import Busy
+from registry.tables.objects import lfs_links, lfs_objects
 from registry.tables.repos import repos
 
 _SEEN_EVERY = timedelta(days=1)
-_UPLOAD_TTL = timedelta(days=1)
 _CHUNK = 10_000
-
+_Name = TypeVar("_Name", str, bytes)
 
 ObjectState = Literal["stored", "condemned", "deleting", "damaged"]
 
@@ -53,22 +51,33 @@ _ALIVE = sa.exists().where(repos.c.id == lfs_links.c.repo_id, repos.c.deleted_at
 _LINKED = sa.select(lfs_objects.c.oid, lfs_objects.c.size, lfs_objects.c.key).select_from(
     lfs_links.join(lfs_objects, lfs_objects.c.oid == lfs_links.c.oid)
 )
-_KNOWN = sa.select(
-    lfs_objects.c.oid, lfs_objects.c.size, lfs_objects.c.key, lfs_objects.c.state, lfs_links.c.seen_at
-).select_from(
-    lfs_objects.outerjoin(
-        lfs_links,
-        sa.and_(lfs_links.c.oid == lfs_objects.c.oid, lfs_links.c.repo_id == sa.bindparam("repo"), _ALIVE),
+# The time is compared there: to read a hundred of them costs more than all the rest.
+_KNOWN = (
+    sa.select(
+        lfs_objects.c.oid,
+        lfs_objects.c.size,
+        lfs_objects.c.key,
+        lfs_objects.c.state,
+        lfs_links.c.oid.is_not(None).label("linked"),
+        (lfs_links.c.seen_at < sa.bindparam("before")).label("stale"),
     )
+    .select_from(
+        lfs_objects.outerjoin(
+            lfs_links,
+            sa.and_(lfs_links.c.oid == lfs_objects.c.oid, lfs_links.c.repo_id == sa.bindparam("repo"), _ALIVE),
+        )
+    )
+    .where(lfs_objects.c.oid.in_(sa.bindparam("oids", expanding=True)))
 )
 
 
 class Links:
-    """Reads and makes links. Thread-safe."""
+    """Reads links; `registry/linking` makes them. Thread-safe."""
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime] = now) -> None:
         self._db = database
         self._clock = clock
+        self._known = database.prepare(_KNOWN)
 
     def find(self, repo_id: int, oids: Collection[str]) -> dict[str, Held]:
         """Return the objects of these oids that this repo may serve."""
@@ -91,110 +100,31 @@ class Links:
         moment = self._clock()
         stale: list[str] = []
         found: dict[str, Known] = {}
-        with self._db.read() as connection:
-            for part in _parts(oids):
-                for row in connection.execute(_KNOWN.where(lfs_objects.c.oid.in_(part)), {"repo": repo_id}):
-                    found[row.oid] = Known(row.size, row.key, row.state, row.seen_at is not None)
-                    if row.seen_at is not None and row.seen_at < moment - _SEEN_EVERY:
-                        stale.append(row.oid)
+        for part in parts_of(oids):
+            asked = {"repo": repo_id, "before": moment - _SEEN_EVERY, "oids": part}
+            for oid, size, key, state, linked, old in self._known.every(asked):
+                found[oid] = Known(size, key, state, linked)
+                if old:
+                    stale.append(oid)
         if stale:
             self._refresh(repo_id, stale, moment)
         return found
 
     def _refresh(self, repo_id: int, oids: Collection[str], moment: datetime) -> None:
         try:
-            with self._db.write() as connection:
-                for part in _parts(oids):
+            with self._db.note() as connection:
+                for part in parts_of(oids):
                     here = sa.and_(lfs_links.c.repo_id == repo_id, lfs_links.c.oid.in_(part))
                     connection.execute(sa.update(lfs_links).where(here).values(seen_at=moment))
         except Busy:
             # A reader must not fail for it; the grace of a link is days, and the next batch tries again.
             pass
 
-    def begin(
-        self, repo_id: int, actor_id: int | None, objects: Sequence[tuple[str, int]], mode: str = "proxy"
-    ) -> dict[str, str]:
-        """Announce uploads of (oid, size); return the upload id of each oid."""
-        moment = self._clock()
-        made = {oid: secrets.token_hex(16) for oid, _ in objects}
-        sizes = dict(objects)
-        rows = [
-            {
-                "id": upload,
-                "repo_id": repo_id,
-                "actor_id": actor_id,
-                "oid": oid,
-                "size": sizes[oid],
-                "mode": mode,
-                "key": "",
-                "state": "open",
-                "created_at": moment,
-                "expires_at": moment + _UPLOAD_TTL,
-            }
-            for oid, upload in made.items()
-        ]
-        if rows:
-            with self._db.write() as connection:
-                connection.execute(sa.insert(lfs_uploads), rows)
-        return made
-
-    def finish(self, upload_id: str, key: str, oid: str, size: int) -> None:
-        """Record that the bytes of an upload are proven and lie at `key`: object row, link row, usage, upload done.
-
-        One transaction; repeating it after success is success, and heals an object that was damaged since.
-        Raises: ObjectAbsent (no such upload, or its repo is gone), Busy (the object is being deleted), DigestMismatch
-        or SizeMismatch (the proof is of another object), Damaged (the oid is known with another size).
-        """
-        with self._db.write() as connection:
-            row = connection.execute(sa.select(lfs_uploads).where(lfs_uploads.c.id == upload_id)).first()
-            if row is None:
-                raise ObjectAbsent("This upload is unknown or was closed; ask for a new one with a batch request.")
-            if row.oid != oid:
-                raise DigestMismatch(f"This upload is for LFS object {row.oid}, not {oid}.")
-            if row.size != size:
-                raise SizeMismatch(f"LFS object {oid} was announced with {row.size} bytes, not {size}.")
-            if row.state == "done" and find_in(connection, row.repo_id, [oid]):
-                return
-            lock_repo(connection, row.repo_id)
-            alive = sa.select(repos.c.id).where(repos.c.id == row.repo_id, repos.c.deleted_at.is_(None))
-            if connection.execute(alive).first() is None:
-                raise ObjectAbsent("The repo of this upload is gone.")
-            self._store(connection, row.oid, row.size, key)
-            self._link(connection, row.repo_id, row.oid, row.size, row.actor_id)
-            done = sa.update(lfs_uploads).where(lfs_uploads.c.id == upload_id)
-            connection.execute(done.values(state="done", key=key))
-
-    def _store(self, connection: Connection, oid: str, size: int, key: str) -> None:
-        """Make the object row, or bring it back to life; its first key stays."""
-        moment = self._clock()
-        values = {"oid": oid, "size": size, "key": key, "kind": "whole", "state": "stored", "stored_at": moment}
-        insert_unless_there(connection, lfs_objects, [values])
-        row = connection.execute(sa.select(lfs_objects).where(lfs_objects.c.oid == oid)).one()
-        if row.size != size:
-            raise Damaged(f"LFS object {oid} is recorded with {row.size} bytes, not {size}; run `weightroom fsck`.")
-        if row.state == "deleting":
-            raise Busy("This object is being removed at this moment; send it again in a few seconds.")
-        if row.state != "stored":
-            # Condemned or damaged: the bytes that were proven just now take its place.
-            again = sa.update(lfs_objects).where(lfs_objects.c.oid == oid)
-            connection.execute(again.values(state="stored", key=key, stored_at=moment, condemned_at=None))
-
-    def _link(self, connection: Connection, repo_id: int, oid: str, size: int, actor_id: int | None) -> None:
-        moment = self._clock()
-        here = sa.and_(lfs_links.c.repo_id == repo_id, lfs_links.c.oid == oid)
-        if connection.execute(sa.select(lfs_links.c.oid).where(here)).first() is not None:
-            connection.execute(sa.update(lfs_links).where(here).values(seen_at=moment))
-            return
-        values = {"repo_id": repo_id, "oid": oid, "size": size, "linked_by": actor_id}
-        connection.execute(sa.insert(lfs_links).values(values | {"linked_at": moment, "seen_at": moment}))
-        grown = sa.update(repos).where(repos.c.id == repo_id)
-        connection.execute(grown.values(lfs_bytes=repos.c.lfs_bytes + size))
-
 
 def find_in(connection: Connection, repo_id: int, oids: Collection[str]) -> dict[str, Held]:
     """Do as `Links.find` does, inside a transaction that the caller holds."""
     found: dict[str, Held] = {}
-    for part in _parts(oids):
+    for part in parts_of(oids):
         here = _LINKED.where(lfs_links.c.repo_id == repo_id, lfs_links.c.oid.in_(part))
         chosen = here.where(lfs_objects.c.state == "stored")
         found |= {row.oid: Held(row.oid, row.size, row.key) for row in connection.execute(chosen)}
@@ -209,7 +139,7 @@ def insert_unless_there(connection: Connection, table: sa.Table, rows: Sequence[
     connection.execute(dialect.insert(table).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
-def _parts(oids: Collection[str]) -> list[list[str]]:
-    """Split into lists short enough for one statement's bound variables."""
+def parts_of(oids: Collection[_Name]) -> list[list[_Name]]:
+    """Split oids, each once and in order, into lists short enough for one statement's bound variables."""
     ordered = sorted(set(oids))
     return [ordered[start : start + _CHUNK] for start in range(0, len(ordered), _CHUNK)]

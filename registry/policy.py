@@ -1,21 +1,32 @@
 """What the gate refuses of a checked push, ref by ref, and in which words.
 
-Order: the ref's name and what it may do → objects behind the new value → LFS pointers linked → locks of others. The
-first refusal of a ref counts.
+Order: the ref's name and what it may do → objects behind the new value → LFS pointers uploaded → locks of others →
+quota → LFS pointers linked. The first refusal of a ref counts; the last one passes, and a door may wait for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from registry.access import Actor
-from registry.errors import BadBody, BadName, NotAllowed, ObjectAbsent, RefMoved, RegistryError
+from registry.errors import (
+    BadBody,
+    BadName,
+    NotAllowed,
+    ObjectAbsent,
+    QuotaExceeded,
+    RefMoved,
+    RegistryError,
+    StillChecked,
+)
 from registry.git import fsck
 from registry.git.snapshot import Snapshot, visible
-from registry.git.verdict import PointerFound, Update, Verdict
+from registry.git.verdict import PackFacts, PointerFound, Update, Verdict
 from registry.links import Links
 from registry.locks import LockRows
+from registry.quota import Quotas, shown
+from registry.uploads import Standing, Uploads
 
 _LISTED = 5
 _PUSHABLE = (b"refs/heads/", b"refs/tags/", b"refs/notes/")
@@ -36,6 +47,8 @@ class Judged:
 
     refusals: dict[bytes, Refusal]
     messages: tuple[str, ...] = ()
+    waiting: frozenset[bytes] = frozenset()
+    """Refs that are refused for nothing but uploads that are still being checked."""
 
 
 def stale(name: bytes) -> Refusal:
@@ -79,9 +92,11 @@ def _judge_name(snapshot: Snapshot, update: Update, *, pushed: bool) -> Refusal 
 class Policy:
     """Judges what a push brings, by the rows of its repo."""
 
-    def __init__(self, links: Links, locks: LockRows) -> None:
+    def __init__(self, *, links: Links, locks: LockRows, uploads: Uploads, quotas: Quotas) -> None:
         self._links = links
         self._locks = locks
+        self._uploads = uploads
+        self._quotas = quotas
 
     def locked(self, repo_id: int, actor: Actor) -> dict[str, str]:
         """Map each path locked by somebody else to its holder."""
@@ -98,19 +113,90 @@ class Policy:
         """Refuse refs by what stands behind their new values; `refused` has those that are out already."""
         refusals = dict(refused)
         moving = [update for update in updates if not update.deletes]
-        missing = self._missing(snapshot.repo_id, verdict.pointers) if moving else []
+        pointers = _Pointers([], [], {})
+        if moving and verdict.pointers:
+            pointers = self._sort(snapshot.repo_id, verdict.pointers)
         touched = {path: locked[path] for path in verdict.touched if path in locked}
+        everywhere = pointers.refusal() or _locked(touched) or self._over(snapshot.repo_id, verdict.pack)
+        still = pointers.still(snapshot.repo_id)
+        waiting = set()
         for update in moving:
-            refusal = _judge_tip(update, verdict) or _not_uploaded(missing) or _locked(touched)
+            refusal = _judge_tip(update, verdict) or everywhere
+            if refusal is None and still is not None and update.name not in refusals:
+                waiting.add(update.name)
+            refusal = refusal or still
             if refusal is not None:
                 refusals.setdefault(update.name, refusal)
-        return Judged(refusals, _more(missing))
+        return Judged(refusals, pointers.messages(), frozenset(waiting))
 
-    def _missing(self, repo_id: int, pointers: Sequence[PointerFound]) -> list[PointerFound]:
-        if not pointers:
-            return []
+    def _sort(self, repo_id: int, pointers: Sequence[PointerFound]) -> _Pointers:
         held = self._links.held(repo_id, {pointer.oid for pointer in pointers})
-        return [pointer for pointer in pointers if held.get(pointer.oid) != pointer.size]
+        missing = [pointer for pointer in pointers if held.get(pointer.oid) != pointer.size]
+        told = self._uploads.standing(repo_id, {pointer.oid for pointer in missing}) if missing else {}
+        coming = [pointer for pointer in missing if pointer.size in told.get(pointer.oid, Standing()).arrived]
+        lost = [pointer for pointer in missing if pointer not in coming]
+        if lost:
+            # A proof that ended between the two questions is seen by neither: what it linked is asked for again.
+            held = self._links.held(repo_id, {pointer.oid for pointer in lost})
+            lost = [pointer for pointer in lost if held.get(pointer.oid) != pointer.size]
+        return _Pointers(lost, coming, told)
+
+    def _over(self, repo_id: int, pack: PackFacts | None) -> Refusal | None:
+        """Look whether the pack fits into the quota; the transaction that adds it decides."""
+        try:
+            self._quotas.check(repo_id, 0 if pack is None else pack.bytes)
+        except QuotaExceeded as error:
+            return Refusal(error.message, error)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pointers:
+    """Pointers without a link: those that nothing came for, and those whose bytes came and are being checked."""
+
+    lost: Sequence[PointerFound]
+    coming: Sequence[PointerFound]
+    told: Mapping[str, Standing]
+
+    def refusal(self) -> Refusal | None:
+        if not self.lost:
+            return None
+        first = self.lost[0]
+        reason = self._reason(first)
+        text = f"LFS object {first.oid} ({first.path}) "
+        text += f"failed its check: {reason}" if reason else 'was not uploaded; run "git lfs push --all"'
+        if len(self.lost) > 1:
+            text += f" ({len(self.lost)} objects are missing)"
+        error = BadBody(text) if reason else ObjectAbsent(text, oids=[pointer.oid for pointer in self.lost])
+        return Refusal(text, error)
+
+    def still(self, repo_id: int) -> Refusal | None:
+        if not self.coming:
+            return None
+        objects = {pointer.oid: pointer.size for pointer in self.coming}
+        text = f"{counted(objects)} still being checked"
+        error = StillChecked(f"{text}; try again in a minute.", repo_id=repo_id, objects=objects)
+        return Refusal(f"{text}; push again in a minute", error)
+
+    def messages(self) -> tuple[str, ...]:
+        """Name the first of what is missing."""
+        lines = []
+        for pointer in self.lost[:_LISTED]:
+            reason = self._reason(pointer)
+            why = f"failed its check: {reason}" if reason else "not uploaded"
+            lines.append(f"{why}: {pointer.oid} {pointer.path}")
+        if len(self.lost) > _LISTED:
+            lines.append(f"and {len(self.lost) - _LISTED} more")
+        return tuple(lines)
+
+    def _reason(self, pointer: PointerFound) -> str:
+        return self.told.get(pointer.oid, Standing()).reason
+
+
+def counted(objects: Mapping[str, int]) -> str:
+    """Say how many objects there are and how large they are together, as the beginning of a sentence."""
+    size = shown(sum(objects.values()))
+    return f"1 uploaded object ({size}) is" if len(objects) == 1 else f"{len(objects)} uploaded objects ({size}) are"
 
 
 def _judge_tip(update: Update, verdict: Verdict) -> Refusal | None:
@@ -127,26 +213,9 @@ def _judge_tip(update: Update, verdict: Verdict) -> Refusal | None:
     return None
 
 
-def _not_uploaded(missing: Sequence[PointerFound]) -> Refusal | None:
-    if not missing:
-        return None
-    first = missing[0]
-    text = f'LFS object {first.oid} ({first.path}) was not uploaded; run "git lfs push --all"'
-    if len(missing) > 1:
-        text += f" ({len(missing)} objects are missing)"
-    return Refusal(text, ObjectAbsent(text, oids=[pointer.oid for pointer in missing]))
-
-
 def _locked(touched: dict[str, str]) -> Refusal | None:
     if not touched:
         return None
     path, owner = next(iter(sorted(touched.items())))
     text = f"{path} is locked by {owner}"
     return Refusal(text, NotAllowed(f"{text}; ask them to unlock it, or leave the file as it is."))
-
-
-def _more(missing: Sequence[PointerFound]) -> tuple[str, ...]:
-    lines = [f"not uploaded: {pointer.oid} {pointer.path}" for pointer in missing[:_LISTED]]
-    if len(missing) > _LISTED:
-        lines.append(f"and {len(missing) - _LISTED} more")
-    return tuple(lines)

@@ -12,14 +12,15 @@ import errno
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from lfs import errors as lfs_errors
-from registry.errors import BadBody, Busy, NoSpace, RegistryError
+from registry.errors import BadBody, Busy, NoSpace, RegistryError, StillChecked
 from registry.git.repository import Repositories
 from registry.git.snapshot import Snapshot
 from registry.git.verdict import Job, Limits, Update, Verdict
-from registry.policy import Policy, Refusal, judge_names
+from registry.policy import Judged, Policy, Refusal, judge_names
 from registry.publish import Origin, Publisher, Stale
 
 __all__ = ["Origin", "Outcome", "Receiver", "Update"]
@@ -39,6 +40,8 @@ class Outcome:
     """Why the pack as a whole was refused; None if it was taken."""
     refusals: Mapping[bytes, Refusal] = field(default_factory=dict)
     """Refused refs; every other ref of the request moved and is durable."""
+    unproven: StillChecked | None = None
+    """Uploads that alone stand in the way: nothing moved, and the pack lies where it was, to be sent again later."""
 
     @property
     def results(self) -> dict[bytes, str | None]:
@@ -64,12 +67,18 @@ class _Asked:
     updates: tuple[Update, ...]
     pack: Path | None
     atomic: bool
+    patient: bool
     progress: Progress
 
     def refused(self, error: RegistryError, reason: str | None = None) -> Outcome:
         """Refuse everything for one reason."""
         refusal = Refusal(reason or error.message, error)
         return Outcome(self.updates, error.message, {update.name: refusal for update in self.updates})
+
+    def waits(self, judged: Judged) -> bool:
+        """Tell whether it is worth to wait: some ref could move then, and nothing moves without it."""
+        spoilt = self.atomic and judged.refusals.keys() - judged.waiting
+        return self.patient and bool(judged.waiting) and not spoilt
 
 
 class Receiver:
@@ -102,16 +111,20 @@ class Receiver:
         pack: Path | None,
         *,
         atomic: bool = True,
+        patient: bool = False,
         progress: Progress = lambda line: None,
     ) -> Outcome:
         """Take or refuse ref updates and the pack that brings their objects.
 
-        `pack` is a file in quarantine, maybe thin; it is gone at return, whatever the outcome. Every ref that is not
-        refused has moved then and is durable. With `atomic` one refusal refuses all. Never raises for a refusal.
+        `pack` is a file in quarantine, maybe thin; it is gone at return, unless the outcome is `unproven`. Every ref
+        that is not refused has moved then and is durable. With `atomic` one refusal refuses all. Who is `patient` is
+        told of uploads that are still being checked, and asks again with the same pack. Never raises for a refusal.
         """
-        asked = _Asked(repo_id, origin, tuple(updates), pack, atomic, progress)
+        asked = _Asked(repo_id, origin, tuple(updates), pack, atomic, patient, progress)
+        kept = False
         try:
             outcome = self._persist(asked)
+            kept = outcome.unproven is not None
         except RegistryError as error:
             return asked.refused(error)
         except lfs_errors.LfsError as error:
@@ -120,7 +133,8 @@ class Receiver:
             log.exception("a push to repo %d could not be checked", repo_id)
             return asked.refused(_disk(error))
         finally:
-            _discard(pack)
+            if not kept:
+                _discard(pack)
         if len(outcome.refusals) < len(asked.updates):
             self._tell(repo_id)
         return outcome
@@ -143,12 +157,16 @@ class Receiver:
         path = None if asked.pack is None else str(asked.pack)
         job = Job(path, (), asked.updates, lock_paths=tuple(locked), limits=self._limits, portable=self._portable)
         verdict = self._check(snapshot, job)
-        for line in verdict.warnings:
-            asked.progress(line)
         if verdict.unpack_error is not None:
+            for line in verdict.warnings:
+                asked.progress(line)
             return asked.refused(BadBody(verdict.unpack_error), "unpacker error")
         judged = self._policy.judge(snapshot, asked.updates, verdict, refused, locked)
-        for line in judged.messages:
+        if asked.waits(judged):
+            still = judged.refusals[min(judged.waiting)]
+            assert isinstance(still.error, StillChecked)
+            return Outcome(asked.updates, None, {update.name: still for update in asked.updates}, still.error)
+        for line in (*verdict.warnings, *judged.messages):
             asked.progress(line)
         return self._publish(snapshot, asked, verdict, judged.refusals)
 
@@ -156,18 +174,22 @@ class Receiver:
         refusals = dict(judged)
         moving = [update for update in asked.updates if update.name not in refusals]
         if moving and not (refusals and asked.atomic):
-            if verdict.pack is not None:
-                self._publisher.keep(verdict.pack)
-            refusals |= self._move(snapshot, asked, moving, verdict)
+            kept = self._publisher.keep(verdict.pack) if verdict.pack is not None else None
+            refusals |= self._move(snapshot, asked, moving, verdict, kept)
         return Outcome(asked.updates, None, _together(asked.updates, refusals) if asked.atomic else refusals)
 
     def _move(
-        self, snapshot: Snapshot, asked: _Asked, moving: Sequence[Update], verdict: Verdict
+        self,
+        snapshot: Snapshot,
+        asked: _Asked,
+        moving: Sequence[Update],
+        verdict: Verdict,
+        kept: datetime | None,
     ) -> dict[bytes, Refusal]:
         all_asked = len(moving) == len(asked.updates)
         try:
             return self._publisher.publish(
-                snapshot, asked.origin, moving, verdict, atomic=asked.atomic, all_asked=all_asked
+                snapshot, asked.origin, moving, verdict, atomic=asked.atomic, all_asked=all_asked, kept=kept
             )
         except Stale:
             if verdict.pack is not None:

@@ -17,12 +17,15 @@ from sqlalchemy.exc import IntegrityError
 from registry.access import Access, Actor, RepoRow
 from registry.db import Database, lock_repo, now
 from registry.errors import BadBody, Exists, RepoAbsent
+from registry.locks import forget
 from registry.names import RepoId, RepoType, repo_id
 from registry.publish import Origin
+from registry.quota import Quotas
 from registry.starting import FIRST_COMMIT, first_files
 from registry.tables.identity import namespaces
 from registry.tables.repos import moves, repos
 from registry.tables.work import events
+from registry.uploads import give_up
 
 SDKS = ("gradio", "docker", "static", "streamlit")
 LONGEST_DESCRIPTION = 10_000
@@ -63,10 +66,17 @@ class Repos:
     """Changes repo rows. Thread-safe."""
 
     def __init__(
-        self, database: Database, access: Access, *, start: Start, clock: Callable[[], datetime] = now
+        self,
+        database: Database,
+        access: Access,
+        quotas: Quotas,
+        *,
+        start: Start,
+        clock: Callable[[], datetime] = now,
     ) -> None:
         self._db = database
         self._access = access
+        self._quotas = quotas
         self._start = start
         self._clock = clock
 
@@ -104,12 +114,15 @@ class Repos:
             lock_repo(connection, repo.id)
             self._update(connection, repo, {"deleted_at": self._clock()})
             connection.execute(sa.delete(moves).where(moves.c.repo_id == repo.id))
+            forget(connection, repo.id)
+            give_up(connection, repo.id, "Its repository was deleted.")
             self._note(connection, actor, "repo.delete", repo.id, repo.repo_id)
 
     def move(self, actor: Actor, repo: RepoRow, target: RepoId) -> RepoId:
         """Give a repo another name, maybe in another namespace; the old one stays an alias. Return the canonical name.
 
-        Raises: BadName, NotAllowed (the namespace), Exists, BadBody (another type), RepoAbsent.
+        Raises: BadName, NotAllowed (the namespace), Exists, BadBody (another type), RepoAbsent, QuotaExceeded (what it
+        holds does not fit into the quota of the namespace).
         """
         if target.type != repo.type:
             raise BadBody(f"A {repo.type} cannot become a {target.type}.")
@@ -167,6 +180,8 @@ class Repos:
         holder = _holder(connection, to, namespace_id)
         if holder is not None and holder[0] != repo.id:
             raise _name_taken(to)
+        if namespace_id != repo.namespace_id:
+            self._quotas.receive(connection, repo.id, namespace_id)
         old = repo.repo_id
         _drop_alias(connection, to)
         values = {"namespace_id": namespace_id, "name": to.name, "name_fold": to.name.casefold()}

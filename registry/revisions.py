@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from lfs.memory import Memory
 from registry.access import Visit
 from registry.errors import RevisionAbsent, TooLarge
 from registry.git import history, tree
@@ -22,7 +23,6 @@ from registry.git.repository import Repositories
 from registry.git.snapshot import Ref, Snapshot, visible
 from registry.git.tree import Entry
 from registry.git.view import View, Views
-from registry.memory import Memory
 from registry.names import is_sha, is_sha_prefix
 
 _HEADS, _TAGS = b"refs/heads/", b"refs/tags/"

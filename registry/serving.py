@@ -17,6 +17,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from lfs.sendfile import FileProtocol
+
 DRAIN_SECONDS = 30
 """Seconds that requests in flight get to finish after the first signal."""
 _BACKLOG = 2048
@@ -29,13 +31,14 @@ class PortTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What a new server tells whoever started it."""
+    """What a new server tells whoever started it; without `xet` its clients have to be told, too."""
 
     version: str
     data: str
     url: str
     chat_url: str | None
     token: str | None
+    xet: bool = True
 
     def show(self) -> None:
         """Print it."""
@@ -59,7 +62,7 @@ class Welcome:
     def _paste(self, token: str) -> Iterator[str]:
         scheme, _, authority = self.url.partition("://")
         yield "To paste into another terminal:"
-        yield f"  export HF_ENDPOINT={self.url} HF_TOKEN={token} HF_HUB_DISABLE_XET=1"
+        yield f"  export HF_ENDPOINT={self.url} HF_TOKEN={token}" + ("" if self.xet else " HF_HUB_DISABLE_XET=1")
         yield "  hf repos create admin/first"
         yield f"  git clone {scheme}://admin:$HF_TOKEN@{authority}/admin/first && cd first"
         yield "  echo '# First' > README.md && git add . && git commit -m 'Say hello' && git push"
@@ -109,6 +112,7 @@ def _config(app: ASGIApp | str, workers: int = 1) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         factory=isinstance(app, str),
+        http=FileProtocol,
         workers=workers,
         log_config=None,
         access_log=False,

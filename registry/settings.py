@@ -14,7 +14,12 @@ _UNITS = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": TIB}
 _UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"([0-9]{1,18})\s*([A-Za-z]*)")
 _LISTEN = re.compile(r"[0-9A-Za-z.:_-]{1,253}")
+_AUTHORITY = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_PREFIX_PART = re.compile(r"[A-Za-z0-9._~-]{1,96}")
 _SHORTEST_SECRET = 32
+
+OWN_PATHS = frozenset({"api", "datasets", "health", "lfs", "metrics", "ready", "spaces", "v1", "version", "xet"})
+"""What addresses of this server begin with: a prefix of that name could not be told from them."""
 
 
 def _text(text: str) -> str:
@@ -45,6 +50,13 @@ def _some(text: str) -> int:
     return found
 
 
+def _part(text: str) -> int:
+    found = size(text)
+    if found % MIB or not 5 * MIB <= found <= 5 * GIB:
+        raise ValueError("is not a whole number of MiB from 5MiB to 5GiB")
+    return found
+
+
 def _switch(on: str, off: str) -> Callable[[str], bool]:
     def parse(text: str) -> bool:
         if text.lower() not in (on, off):
@@ -70,16 +82,34 @@ def _listen(text: str) -> str:
 
 
 def _origin(text: str) -> str:
+    origin, path = _split_url(text)
+    if path:
+        raise ValueError("has more than scheme, host and port")
+    return origin
+
+
+def _public_url(text: str) -> str:
+    origin, path = _split_url(text)
+    parts = path.split("/")[1:]
+    if not all(_PREFIX_PART.fullmatch(part) and part not in (".", "..") for part in parts):
+        raise ValueError("has a path that is not /name or /a/name of letters, digits, '.', '_', '~' and '-'")
+    if parts and parts[0] in OWN_PATHS:
+        raise ValueError(f"has a path that begins with /{parts[0]}, as addresses of this server do; choose another")
+    return origin + path
+
+
+def _split_url(text: str) -> tuple[str, str]:
+    """Return scheme, host and port of an http(s) URL, and its path without a slash at the end."""
     try:
         parts = urlsplit(text)
         port_is_a_number = parts.port is None or parts.port > 0
     except ValueError:
         port_is_a_number = False
-    if not port_is_a_number or parts.scheme not in ("http", "https") or not parts.hostname:
+    if not port_is_a_number or parts.scheme not in ("http", "https") or not _AUTHORITY.fullmatch(parts.netloc):
         raise ValueError("is not an http(s) URL such as https://models.example")
-    if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
-        raise ValueError("has more than scheme, host and port; the server owns the whole origin")
-    return f"{parts.scheme}://{parts.netloc}"
+    if "?" in text or "#" in text:
+        raise ValueError("has a query or a fragment")
+    return f"{parts.scheme}://{parts.netloc}", parts.path.removesuffix("/")
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -108,7 +138,7 @@ def _database(text: str) -> str:
 
 def _storage(text: str) -> str:
     if not re.fullmatch(r"file:(?!//?$).+|s3://[^/?]+(/[^?]*)?(\?.*)?", text):
-        raise ValueError("is neither file:DIR nor s3://BUCKET/PREFIX?endpoint=URL&region=NAME&style=path")
+        raise ValueError("is neither file:DIR nor s3://BUCKET/PREFIX?endpoint=URL&public=URL&region=NAME&style=path")
     return text
 
 
@@ -128,12 +158,13 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "DATA": Path,
     "DATABASE": _database,
     "STORAGE": _storage,
+    "STORAGE_FROM": _storage,
     "S3_ACCESS_KEY": _text,
     "S3_SECRET_KEY": _text,
     "HOST": _listen,
     "PORT": _whole(0, 65_535),
     "WORKERS": _whole(1, 256),
-    "PUBLIC_URL": _origin,
+    "PUBLIC_URL": _public_url,
     "TRUSTED_PROXIES": _networks,
     "CORS_ORIGINS": _origins,
     "SECRET": _secrets,
@@ -143,6 +174,16 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "BYTE_THREADS": _whole(1, 1_000),
     "UPLOAD_SLOTS": _whole(1, 10_000),
     "DOWNLOAD": _one_of("redirect", "proxy"),
+    "UPLOAD": _one_of("direct", "staging", "proxy"),
+    "MULTIPART_THRESHOLD": _some,
+    "PART_SIZE": _part,
+    "PROOF_SECONDS": _whole(1, 86_400),
+    "XET": _switch("on", "off"),
+    "XET_DOMAIN": _one_of("namespace", "repo", "instance"),
+    "XET_INGEST": _one_of("auto", "off"),
+    "XET_SCRUB": size,
+    "QUOTA": size,
+    "GC": _one_of("daily", "off"),
     "HEAVY": _whole(1, 256),
     "PACK_CACHE": size,
     "MEMORY_CACHE": size,

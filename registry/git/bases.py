@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from lfs.recent import Recent
 from registry.errors import Damaged
 from registry.git.intro import CommitRow, Intro, PointerRow, TreeStats
 from registry.git.packfile import PackFile, apply
-from registry.git.recent import Recent
 from registry.git.verdict import PackPaths, PackRefused
 
 _FEW = 1024

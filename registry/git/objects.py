@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 from dulwich.objects import ObjectID, ShaFile, parse_tree
 
+from lfs.recent import Recent
 from registry.errors import Damaged, RevisionAbsent
 from registry.git.cache import PackCache
 from registry.git.graph import Graph
 from registry.git.intro import Intro
 from registry.git.packfile import BLOB, TREE, PackFile, apply
-from registry.git.recent import Recent
 from registry.git.snapshot import PackRow
 
 GITLINK = 0o160000

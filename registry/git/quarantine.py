@@ -5,6 +5,7 @@ folder/<name>.pack    and, later, .idx and .intro beside it; whatever a crash le
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ class Quarantine:
 
     def discard(self) -> None:
         """Remove the pack and what was written beside it; may be repeated."""
-        self._file.close()
+        # On a full disk the last bytes cannot be written: nobody wants them, and the room they take is needed.
+        with contextlib.suppress(OSError):
+            self._file.close()
         for suffix in (".pack", ".idx", ".intro"):
             self.path.with_suffix(suffix).unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from lfs.recent import Recent
 from registry.errors import Damaged
 from registry.git import intro, packing
 from registry.git.emit import Share, Writer
@@ -27,7 +28,6 @@ from registry.git.intro import Intro, NewRow
 from registry.git.objects import Manifest, OpenPack
 from registry.git.packfile import PackFile
 from registry.git.plan import nothing_had
-from registry.git.recent import Recent
 from registry.git.verdict import PackFacts, Written
 
 DEEPEST = 50

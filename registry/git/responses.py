@@ -20,8 +20,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import BinaryIO
 
+from lfs.recent import Recent
 from registry.git.pkt import BLOCK
-from registry.git.recent import Recent
 
 log = logging.getLogger(__name__)
 

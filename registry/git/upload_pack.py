@@ -13,11 +13,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from lfs.recent import Recent
 from registry.errors import BadBody, RegistryError
 from registry.git import pkt
 from registry.git.fetch import Fetch, Wishes, framed, parse_oid
 from registry.git.pkt import Mark, PktReader, chomp
-from registry.git.recent import Recent
 from registry.git.responses import Responses
 from registry.git.snapshot import Ref, Snapshot
 from registry.git.view import View, Views

@@ -13,7 +13,7 @@ def request_id(request: Request) -> str:
 
 
 def origin(request: Request) -> str:
-    """Return scheme, host and port that the client sees, without a slash at the end."""
+    """Return scheme, host, port and prefix that the client sees, without a slash at the end."""
     found = request.scope.get("state", {}).get("origin", "")
     assert isinstance(found, str)
     return found or str(request.base_url).rstrip("/")

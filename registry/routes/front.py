@@ -1,18 +1,20 @@
 """The front of every door: request id, log line, security headers, origin, rate buckets, refusal of odd paths.
 
 Plain ASGI, around the whole application. What it learns stands in `scope["state"]`: `request_id`, `origin`, `client`.
-The log line has neither the query nor any header, where tokens might be.
+With a public URL that has a path, the path is taken off each request here and stands in `origin`: no room behind knows
+of it. The log line has neither the query nor any header, where tokens might be.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -44,14 +46,15 @@ _SAFE = (
 
 
 class Origins:
-    """Derives from a request what the client sees as scheme, host and port, and who the client is.
+    """Derives from a request what the client sees as scheme, host, port and prefix, and who the client is.
 
-    Forwarded headers count only from `trusted` peers; with a `public_url` the origin is always that.
+    Forwarded headers count only from `trusted` peers; with a `public_url` the origin is always that, its path included.
     """
 
     def __init__(self, public_url: str | None, trusted: Sequence[IPv4Network | IPv6Network]) -> None:
         self._public_url = public_url
         self._trusted = tuple(trusted)
+        self._prefix = [] if public_url is None else public_url.split("/")[3:]
 
     def origin(self, headers: Mapping[str, str], scheme: str, peer: str | None = None) -> str:
         """Return the origin without a slash at the end; `peer` is the address that the connection comes from."""
@@ -64,6 +67,20 @@ class Origins:
         if not _HOST.fullmatch(host) or scheme not in ("http", "https"):
             return "http://localhost"
         return f"{scheme}://{host}"
+
+    def within(self, raw: str, headers: Mapping[str, str], peer: str) -> str:
+        """Return a raw path as it stands below the prefix of the public URL.
+
+        A proxy may have taken the prefix off or left it. Only where a repo's own address begins with the same word
+        are the two alike; a trusted proxy that has taken it off says so with `X-Forwarded-Prefix`.
+        """
+        count = len(self._prefix)
+        parts = raw.split("/")
+        if not count or [unquote(part) for part in parts[1 : count + 1]] != self._prefix:
+            return raw
+        if self.trusts(peer) and _last(headers.get("x-forwarded-prefix")).strip("/") == "/".join(self._prefix):
+            return raw
+        return "/" + "/".join(parts[count + 1 :])
 
     def client(self, headers: Mapping[str, str], peer: str) -> str:
         """Return the client's address: the last hop that is not a proxy of ours."""
@@ -119,6 +136,7 @@ class Front:
         state["origin"] = self._origins.origin(headers, scope["scheme"], peer)
         state["client"] = self._origins.client(headers, peer)
         _settle(scope, state["origin"])
+        self._descend(scope, headers, peer)
         reading = self._reading(scope["path"], headers, state["client"])
         answer = _Answer(send, state["request_id"], reading)
         began = self._ticks()
@@ -127,6 +145,14 @@ class Front:
             await self._serve(scope, receive, answer, reading)
         finally:
             self._tell(scope, answer, self._ticks() - began)
+
+    def _descend(self, scope: Scope, headers: Headers, peer: str) -> None:
+        """Take the prefix off both forms of the path."""
+        raw = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0].decode("latin-1")
+        found = self._origins.within(raw, headers, peer)
+        if found != raw:
+            scope["path"] = scope["path"][len(unquote(raw.removesuffix(found))) :] or "/"
+            scope["raw_path"] = found.encode("latin-1")
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, reading: Reading | None) -> None:
         refusal: Response | None = None
@@ -210,6 +236,9 @@ class _Answer:
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
             self.whole = not message.get("more_body", False)
+        elif message["type"] == "http.response.zerocopysend":
+            self.sent += message["count"]
+            self.whole = not message.get("more_body", False)
         await self._send(message)
 
     def _more(self, present: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -225,10 +254,11 @@ class _Answer:
 
 def _settle(scope: Scope, origin: str) -> None:
     """Make scheme and Host of the request those of its origin, so that no room behind derives another one."""
-    scheme, _, host = origin.partition("://")
+    scheme, _, rest = origin.partition("://")
+    host = rest.partition("/")[0]
     scope["scheme"] = scheme
-    rest = [pair for pair in scope["headers"] if pair[0] != b"host"]
-    scope["headers"] = [(b"host", host.encode()), *rest]
+    others = [pair for pair in scope["headers"] if pair[0] != b"host"]
+    scope["headers"] = [(b"host", host.encode()), *others]
 
 
 _DIALECTS: Mapping[str, Dialect] = {"api": "hub", "resolve": "hub", "lfs": "lfs", "git": "git"}
@@ -275,7 +305,8 @@ def _odd(scope: Scope) -> bool:
 
 def _request_id(headers: Headers) -> str:
     found = headers.get("x-request-id", "")
-    return found if _REQUEST_ID.fullmatch(found) else secrets.token_hex(16)
+    # A name to look for in a log, no secret: asking the system for its bytes would let other threads go first.
+    return found if _REQUEST_ID.fullmatch(found) else f"{random.getrandbits(128):032x}"
 
 
 def _last(header: str | None) -> str:

@@ -28,8 +28,9 @@ from registry.routes.auth import Auth
 from registry.routes.blocks import Threads
 from registry.routes.body import read_body
 from registry.routes.context import origin, request_id
+from registry.routes.judging import Pusher
 from registry.routes.problems import NO_CACHE
-from registry.routes.pushes import Pusher, Pushes
+from registry.routes.pushes import Pushes
 
 _TYPES: dict[str, RepoType] = {"": "model", "/datasets": "dataset", "/spaces": "space"}
 _UPLOAD, _RECEIVE = "git-upload-pack", "git-receive-pack"
@@ -106,7 +107,10 @@ class GitDoor:
         except BaseException:
             intake.close()
             raise
-        pusher = Pusher(visit.repo.id, visit.actor, request_id(request))
+        repo = _repo_id(request)
+        pusher = Pusher(
+            visit.repo.id, visit.actor, request_id(request), lambda: self._auth.visit(request, repo, "write")
+        )
         return await self._answers.answer(self._pushes.finish(intake, pusher), _headers(f"{_RECEIVE}-result"))
 
     async def absent(self, request: Request) -> Response:

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lfs import errors
 from lfs.errors import Lock
-from lfs.host import Held, Leave, LockPage, Operation, Proof, UploadMode, Wanted
+from lfs.host import Arrival, Held, Leave, LockPage, Opening, Operation, Proof, Upload
 from registry import errors as ours
 from registry.access import Access
+from registry.linking import Linker, Proven
 from registry.links import Links
 from registry.locks import LockRow, LockRows
 from registry.names import RepoId, RepoType, parse_repo_id
 from registry.routes.auth import token_of
+from registry.routes.problems import WRONG_TOKEN
+from registry.uploads import Uploads
 
 _PREFIXES: dict[str, RepoType] = {"datasets/": "dataset", "spaces/": "space", "": "model"}
 
@@ -26,12 +29,16 @@ class LfsHost:
         *,
         access: Access,
         links: Links,
+        uploads: Uploads,
+        linker: Linker,
         locks: LockRows,
         secrets: Sequence[bytes],
         origin: Callable[[Mapping[str, str], str], str],
     ) -> None:
         self._access = access
         self._links = links
+        self._uploads = uploads
+        self._linker = linker
         self._locks = HostLocks(locks)
         self._secrets = tuple(secrets)
         self._origin = origin
@@ -55,17 +62,56 @@ class LfsHost:
             found = self._links.look(repo_id, oids)
         return {oid: Held(known.size, known.key, known.state, known.linked) for oid, known in found.items()}
 
-    def begin(
-        self, repo_id: int, actor_id: int, objects: Sequence[Wanted], mode: UploadMode = "proxy"
-    ) -> Mapping[str, str]:
-        """Open one upload per object."""
+    def begin(self, repo_id: int, actor_id: int, openings: Sequence[Opening]) -> Mapping[str, Upload]:
+        """Open one upload per object, or give an open tus upload again."""
         with _translated():
-            return self._links.begin(repo_id, actor_id, [(wanted.oid, wanted.size) for wanted in objects], mode)
+            return self._uploads.begin(repo_id, actor_id, openings)
 
-    def finish(self, upload_id: str, key: str, proof: Proof) -> None:
-        """Make object and link rows of proven bytes."""
+    def upload(self, upload_id: str) -> Upload:
+        """Return an upload that has neither expired nor lost its repo."""
         with _translated():
-            self._links.finish(upload_id, key, proof.oid, proof.size)
+            return self._uploads.upload(upload_id)
+
+    def attach(self, sessions: Mapping[str, str]) -> None:
+        """Note the sessions of uploads in parts."""
+        with _translated():
+            self._uploads.attach(sessions)
+
+    def arrive(self, upload_id: str, key: str) -> None:
+        """Note that the bytes of an upload lie whole under `key`."""
+        with _translated():
+            self._uploads.arrive(upload_id, key)
+
+    def arrived(self, holder: str, seconds: float, limit: int) -> Sequence[Upload]:
+        """Lease arrived uploads that nobody works on."""
+        with _translated():
+            return self._uploads.arrived(holder, seconds, limit)
+
+    def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
+        """Lease an upload, or prolong one's own lease."""
+        with _translated():
+            return self._uploads.hold(upload_id, holder, seconds)
+
+    def release(self, upload_id: str, holder: str) -> None:
+        """Give a lease back."""
+        with _translated():
+            self._uploads.release(upload_id, holder)
+
+    def finish(self, upload_id: str, key: str, proof: Proof) -> str:
+        """Make object and link rows of proven bytes; return the key that is served."""
+        with _translated():
+            return self._linker.finish(_proven(upload_id, key, proof))
+
+    def finish_all(self, arrivals: Sequence[Arrival]) -> Sequence[str | Exception]:
+        """Do the same for many uploads, in one transaction."""
+        with _translated():
+            found = self._linker.finish_all([_proven(each.upload_id, each.key, each.proof) for each in arrivals])
+        return [_said(each) if isinstance(each, ours.RegistryError) else each for each in found]
+
+    def fail(self, upload_id: str, reason: str) -> None:
+        """Close an upload whose bytes are not the announced ones."""
+        with _translated():
+            self._uploads.fail(upload_id, reason)
 
     def secret(self, kid: int) -> bytes | None:
         """Return the server secret: 0 signs, 1 is the one before it."""
@@ -90,25 +136,18 @@ class HostLocks:
             raise errors.AlreadyLocked(f"{path} is locked by {row.owner} already.", lock=_lock(row))
         return _lock(row)
 
-    def list(
-        self, repo_id: int, *, path: str = "", lock_id: str = "", ref: str = "", cursor: str = "", limit: int = 100
-    ) -> LockPage:
+    def list(self, repo_id: int, *, path: str = "", lock_id: str = "", cursor: str = "", limit: int = 100) -> LockPage:
         """Return a page of locks."""
         with _translated():
             rows = self._rows.list(
                 repo_id,
                 path=path or None,
                 lock_id=lock_id or None,
-                ref=ref or None,
                 after=_serial(cursor),
                 limit=limit + 1,
             )
         page = rows[:limit]
         return LockPage(tuple(_lock(row) for row in page), str(page[-1].serial) if len(rows) > limit else "")
-
-    def verify(self, repo_id: int, *, ref: str = "", cursor: str = "", limit: int = 100) -> LockPage:
-        """Return a page of the locks that a push has to respect: all of them, since a lock holds on every branch."""
-        return self.list(repo_id, cursor=cursor, limit=limit)
 
     def remove(self, repo_id: int, actor_id: int, lock_id: str, *, force: bool) -> Lock:
         """Give a lock up, or with `force` take it away."""
@@ -140,26 +179,42 @@ def _repo_id(repo: str) -> RepoId:
     return parse_repo_id(_PREFIXES[prefix], repo.removeprefix(prefix))
 
 
+def _proven(upload_id: str, key: str, proof: Proof) -> Proven:
+    return Proven(upload_id, key, proof.oid, proof.size)
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Say the registry's refusals in the words of `lfs.errors`."""
     try:
         yield
-    except ours.NeedsLogin as error:
-        raise errors.NeedsLogin(error.message) from error
-    except ours.BadToken as error:
-        raise errors.BadToken(error.message) from error
-    except (ours.RepoAbsent, ours.BadName) as error:
-        raise errors.RepoAbsent(error.message) from error
-    except ours.NotAllowed as error:
-        raise errors.NotAllowed(error.message) from error
-    except ours.ObjectAbsent as error:
-        raise errors.ObjectAbsent(error.message, oids=error.oids) from error
-    except ours.SizeMismatch as error:
-        raise errors.SizeMismatch(error.message) from error
-    except ours.DigestMismatch as error:
-        raise errors.DigestMismatch(error.message) from error
-    except ours.QuotaExceeded as error:
-        raise errors.QuotaExceeded(error.message) from error
-    except ours.Busy as error:
-        raise errors.Busy(error.message, retry_after=error.retry_after) from error
+    except ours.RegistryError as error:
+        raise _said(error) from error
+
+
+def _said(error: ours.RegistryError) -> errors.LfsError:
+    """Say one refusal. Raises: the error itself, if it is none that a client of this door can cause."""
+    match error:
+        case ours.BadToken():
+            return errors.BadToken(WRONG_TOKEN)
+        case ours.RepoAbsent() | ours.BadName():
+            return errors.RepoAbsent(error.message)
+        case ours.ObjectAbsent():
+            return errors.ObjectAbsent(error.message, oids=error.oids)
+        case ours.Busy():
+            return errors.Busy(error.message, retry_after=error.retry_after)
+    for known, kind in _WORDS:
+        if isinstance(error, known):
+            return kind(error.message)
+    raise error
+
+
+_WORDS: tuple[tuple[type[ours.RegistryError], type[errors.LfsError]], ...] = (
+    (ours.NeedsLogin, errors.NeedsLogin),
+    (ours.NotAllowed, errors.NotAllowed),
+    (ours.SizeMismatch, errors.SizeMismatch),
+    (ours.DigestMismatch, errors.DigestMismatch),
+    (ours.QuotaExceeded, errors.QuotaExceeded),
+    (ours.NoSpace, errors.NoSpace),
+    (ours.Damaged, errors.Damaged),
+)

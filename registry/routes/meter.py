@@ -45,6 +45,13 @@ class Meter:
             registry=self.registry,
         )
 
+        self.scrubbed = Counter(
+            "weightroom_xet_scrubbed_bytes", "Bytes of stored chunks read again.", registry=self.registry
+        )
+        self.damaged = Gauge(
+            "weightroom_xet_damaged_xorbs", "Xorbs whose bytes are others, put aside.", registry=self.registry
+        )
+
     def begin(self) -> None:
         """Note that a request came in."""
         self._open.inc()

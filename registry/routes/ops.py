@@ -26,16 +26,27 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 class OpsDoor:
-    """Answers probes; `draining`, once set, turns readiness off while work in flight finishes."""
+    """Answers probes; `draining`, once set, turns readiness off while work in flight finishes.
+
+    `storage` names what the bucket was found to enforce, for whoever wonders why uploads take the way they take.
+    """
 
     def __init__(
-        self, *, database: Database, store: ObjectStore, meter: Meter, version: str, draining: threading.Event
+        self,
+        *,
+        database: Database,
+        store: ObjectStore,
+        meter: Meter,
+        version: str,
+        draining: threading.Event,
+        storage: Callable[[], str] = lambda: "",
     ) -> None:
         self._db = database
         self._store = store
         self._meter = meter
         self._version = version
         self._draining = draining
+        self._storage = storage
 
     async def health(self, request: Request) -> Response:
         """Say that the process runs; looks at nothing else, so that a sick database does not restart the server."""
@@ -46,7 +57,8 @@ class OpsDoor:
         wrong = {name: text for name, probe in self._probes() if (text := _failure(name, probe))}
         if self._draining.is_set():
             wrong["server"] = "is stopping"
-        body = json.dumps({"ready": not wrong, "problems": wrong})
+        told = {"storage": enforced} if (enforced := self._storage()) else {}
+        body = json.dumps({"ready": not wrong, "problems": wrong, **told})
         return Response(body, 503 if wrong else 200, _NO_STORE, "application/json")
 
     def metrics(self, request: Request) -> Response:

@@ -37,7 +37,13 @@ NO_CACHE = {
 }
 """What every answer of the git door carries, refusals too."""
 _CHALLENGE = 'Basic realm="weightroom"'
+# By these words the Hub's clients tell a wrong token from a missing repo.
 _BAD_TOKEN = "Invalid credentials in Authorization header"
+WRONG_TOKEN = (
+    "Invalid credentials: the token is unknown, revoked or expired. Log in with a valid one; "
+    "`git credential reject` forgets the old one, and a token in a URL stays until the URL is changed."
+)
+"""What people are told who see the text themselves, at the doors of git and Git LFS."""
 
 log = logging.getLogger("registry.problems")
 
@@ -82,6 +88,7 @@ TABLE: Mapping[type[Exception], Row] = {
     errors.Busy: Row(503, 429, 503),
     errors.Damaged: Row(500, 500, 500),
     errors.NotSupported: Row(501, 501, 501),
+    errors.SwitchedOff: Row(404, 404, 404),
 }
 
 # What bytes may suffer, seen through another door than their own; there `lfs.problems` knows better.
@@ -103,6 +110,7 @@ _BYTES: Mapping[type[Exception], Row] = {
             lfs.AlreadyLocked: 409,
             lfs.SizeConflict: 409,
             lfs.BadRequest: 400,
+            lfs.BadXet: 400,
             lfs.Mismatch: 400,
             lfs.TooLarge: 413,
             lfs.RangeUnsatisfiable: 416,
@@ -155,7 +163,9 @@ class Problems:
 
     def _text(self, error: Exception, status: int, request: Request) -> str:
         if status != 500 and isinstance(error, errors.RegistryError | lfs.LfsError):
-            return _BAD_TOKEN if isinstance(error, errors.BadToken | lfs.BadToken) else error.message
+            if not isinstance(error, errors.BadToken | lfs.BadToken):
+                return error.message
+            return _BAD_TOKEN if self.dialect == "hub" else WRONG_TOKEN
         log.error("request %s failed", request_id(request), exc_info=error)
         return f"The server failed; its log has more under request id {request_id(request)}."
 

@@ -1,44 +1,27 @@
 """One push over HTTP: blocks of a body → commands and a pack in quarantine → the gate → the report.
 
-Blocks are pushed in as they arrive, so a slow client holds no thread; a client that leaves after its pack has arrived
-does not stop the push, which then stands or falls as if it had stayed.
+Blocks are pushed in as they arrive, so a slow client holds no thread.
 """
 
 from __future__ import annotations
 
-import logging
-import queue
+import errno
 import secrets
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
-from registry.access import Actor
 from registry.errors import RegistryError
-from registry.git import pkt, receive_pack
+from registry.git import receive_pack
 from registry.git.pkt import Gunzip, PktError, PktReader
 from registry.git.quarantine import Quarantine
 from registry.git.receive_pack import Push, Result
 from registry.git.snapshot import Snapshot
 from registry.git.verdict import Limits
-from registry.receive import Origin, Outcome, Receiver, Update
+from registry.routes.judging import Judging, Pusher
 
-log = logging.getLogger(__name__)
-
-_KEEP_ALIVE_SECONDS = 5.0
 _MOST_HELD = 64 << 20
 _UNPACK = "unpacker error"
-_CONNECTIVITY = "missing necessary objects"
-
-
-@dataclass(frozen=True, slots=True)
-class Pusher:
-    """Who pushes where."""
-
-    repo_id: int
-    actor: Actor
-    request_id: str
 
 
 class Pushes:
@@ -47,18 +30,16 @@ class Pushes:
     def __init__(
         self,
         *,
-        receiver: Receiver,
+        judging: Judging,
         quarantine: Path,
         limits: Limits,
-        workers: Executor,
         agent: str,
         fsync: bool = True,
         names: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
-        self._receiver = receiver
+        self._judging = judging
         self._folder = quarantine
         self._limits = limits
-        self._workers = workers
         self._agent = agent
         self._fsync = fsync
         self._names = names
@@ -83,22 +64,7 @@ class Pushes:
             results = [Result(command.name, _UNPACK) for command in push.commands]
             yield receive_pack.report(intake.refused, results, push)
             return
-        said: queue.SimpleQueue[str | Outcome | Exception] = queue.SimpleQueue()
-        self._workers.submit(self._accept, intake, push, pusher, said)
-        yield from _answer(push, said)
-
-    def _accept(
-        self, intake: Intake, push: Push, pusher: Pusher, said: queue.SimpleQueue[str | Outcome | Exception]
-    ) -> None:
-        updates = [Update(command.name, command.old, command.new) for command in push.commands]
-        origin = Origin(pusher.actor, "push", push.options, pusher.request_id)
-        try:
-            pack, accept = intake.pack, self._receiver.accept
-            said.put(accept(pusher.repo_id, origin, updates, pack, atomic=push.atomic, progress=said.put))
-        except Exception as error:
-            said.put(error)
-        finally:
-            intake.close()
+        yield from self._judging.answer(push, pusher, intake.pack, intake.close)
 
 
 class Intake:
@@ -136,10 +102,8 @@ class Intake:
             self._read_commands(ended=True)
         if self._file is None or self.refused is not None:
             return
-        try:
+        with self._refusing():
             self.pack = self._file.finish().path
-        except RegistryError as error:
-            self._refuse(error.message)
 
     def close(self) -> None:
         """Remove the quarantined pack, unless the gate has moved it away."""
@@ -167,17 +131,28 @@ class Intake:
             return
         self.push, self._held, chunks.ended = push, [], True
         if push.brings_pack:
-            self._file = self._open_file()
+            with self._refusing():
+                self._file = self._open_file()
         for piece in reader.rest():
             self._write(piece)
 
     def _write(self, data: bytes) -> None:
         if self._file is None or self.refused is not None or not data:
             return
-        try:
+        with self._refusing():
             self._file.write(data)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Keep for the report why the pack cannot be taken: git shows its user no status of HTTP, only that."""
+        try:
+            yield
         except RegistryError as error:
             self._refuse(error.message)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._refuse("the server's disk is full; ask its operator to free space, then push again")
 
     def _refuse(self, reason: str) -> None:
         self.refused = reason
@@ -205,33 +180,3 @@ class _Chunks:
         if self.ended:
             raise StopIteration
         raise _DryError
-
-
-def _answer(push: Push, said: queue.SimpleQueue[str | Outcome | Exception]) -> Iterator[bytes]:
-    """Pass on what the gate says, with empty frames while it is silent, and end with the report."""
-    while True:
-        try:
-            word = said.get(timeout=_KEEP_ALIVE_SECONDS)
-        except queue.Empty:
-            if push.side_band:
-                yield pkt.KEEP_ALIVE
-            continue
-        if isinstance(word, str):
-            if push.side_band and not push.quiet:
-                yield receive_pack.progress(word)
-            continue
-        if isinstance(word, Outcome):
-            results = [Result(name, _reason(push, reason)) for name, reason in word.results.items()]
-            yield receive_pack.report(word.unpack, results, push)
-            return
-        log.error("a push could not be judged", exc_info=word)
-        results = [Result(command.name, "internal error") for command in push.commands]
-        yield receive_pack.report("internal error", results, push)
-        return
-
-
-def _reason(push: Push, reason: str | None) -> str | None:
-    """Say it in git's words when history is missing because the client's own is shallow."""
-    if reason is not None and push.shallow and reason.startswith(_CONNECTIVITY):
-        return "shallow update not allowed"
-    return reason

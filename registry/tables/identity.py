@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Index, String, Table
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Index, String, Table
 
 from registry.tables.meta import Id, Moment, metadata
 
@@ -15,6 +15,8 @@ namespaces = Table(
     Column("name_fold", String(96), nullable=False, unique=True),
     Column("kind", String(8), nullable=False),
     Column("fullname", String(200), nullable=False, default=""),
+    # Bytes that its repos may hold; None is the instance's own default.
+    Column("quota", BigInteger, nullable=True),
     Column("created_at", Moment, nullable=False),
     CheckConstraint("kind IN ('user', 'org')", name="kind"),
 )

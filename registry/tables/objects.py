@@ -20,12 +20,15 @@ packs = Table(
     Column("intro_oid", String(64), nullable=False),
     Column("intro_bytes", BigInteger, nullable=False),
     Column("why", String(8), nullable=False),
-    # stored: bytes are durable, no repo shows them yet. condemned: waits out its grace before deletion.
+    # stored: bytes are coming, no repo shows them yet. condemned: waits out its grace before deletion. deleting: its
+    # bytes are going now.
     Column("state", String(10), nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("condemned_at", Moment, nullable=True),
-    CheckConstraint("state IN ('stored', 'live', 'condemned')", name="state"),
+    CheckConstraint("state IN ('stored', 'live', 'condemned', 'deleting')", name="state"),
     CheckConstraint("why IN ('push', 'api', 'import', 'fork', 'repack')", name="why"),
+    # Every push looks whether a name of its own is on its way out.
+    Index("ix_packs_state", "state"),
 )
 
 repo_packs = Table(
@@ -84,19 +87,31 @@ lfs_links = Table(
 lfs_uploads = Table(
     "lfs_uploads",
     metadata,
+    # Rising with time, as every index here: a batch of 100 then writes a few pages and not hundreds.
     Column("id", String(32), primary_key=True),
     Column("repo_id", ForeignKey("repos.id"), nullable=False),
     Column("actor_id", Id, nullable=True),
     Column("oid", String(64), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("mode", String(10), nullable=False),
+    # Where the bytes lie since they arrived; empty before.
     Column("key", String(200), nullable=False, default=""),
+    # What the shelf calls an upload in parts; empty for the other modes.
+    Column("session", Text, nullable=False, default=""),
+    Column("part_size", BigInteger, nullable=False, default=0),
+    # open: bytes may come. arrived: they lie whole under `key`, not yet proven. done: linked. failed: see `reason`.
     Column("state", String(10), nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    # Who works on it now, a tus writer or a prover; free again after `lease_until`.
+    Column("lease", String(32), nullable=False, default=""),
+    Column("lease_until", Moment, nullable=True),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
-    CheckConstraint("state IN ('open', 'done')", name="state"),
-    Index("ix_lfs_uploads_repo_id", "repo_id"),
-    Index("ix_lfs_uploads_expires_at", "expires_at"),
+    CheckConstraint("state IN ('open', 'arrived', 'done', 'failed')", name="state"),
+    # xet: filed as chunks that were proven; `key` names the file.
+    CheckConstraint("mode IN ('proxy', 'direct', 'staging', 'multipart', 'tus', 'xet')", name="mode"),
+    Index("ix_lfs_uploads_repo_id_state", "repo_id", "state"),
+    Index("ix_lfs_uploads_state_expires_at", "state", "expires_at"),
 )
 
 lfs_locks = Table(
@@ -104,13 +119,15 @@ lfs_locks = Table(
     metadata,
     # 32 hex digits and no dashes: client scripts match `\w+`.
     Column("id", String(32), primary_key=True),
-    # Rising, so that pages neither lose nor repeat a lock.
+    # Rising and never given twice in a repo, so that pages neither lose nor repeat a lock.
     Column("serial", Integer, nullable=False),
     Column("repo_id", ForeignKey("repos.id"), nullable=False),
     Column("path", Text, nullable=False),
+    # SHA-256 of the path: a row of an index must fit into a third of a PostgreSQL page, and a path need not.
+    Column("path_sha", String(64), nullable=False),
     Column("ref", Text, nullable=False, default=""),
     Column("owner_id", ForeignKey("users.id"), nullable=False),
     Column("locked_at", Moment, nullable=False),
-    Index("uq_lfs_locks_repo_id_path", "repo_id", "path", unique=True),
+    Index("uq_lfs_locks_repo_id_path_sha", "repo_id", "path_sha", unique=True),
     Index("uq_lfs_locks_repo_id_serial", "repo_id", "serial", unique=True),
 )

@@ -44,6 +44,8 @@ repos = Table(
     Column("closure_tips", String(64), nullable=True),
     Column("git_bytes", BigInteger, nullable=False, default=0),
     Column("lfs_bytes", BigInteger, nullable=False, default=0),
+    # Counts the LFS locks ever taken: the serial of the last one.
+    Column("locks_made", Integer, nullable=False, default=0),
     Column("downloads", BigInteger, nullable=False, default=0),
     Column("likes", BigInteger, nullable=False, default=0),
     Column("created_at", Moment, nullable=False),
@@ -60,6 +62,8 @@ repos = Table(
         sqlite_where=text("deleted_at IS NULL"),
         postgresql_where=text("deleted_at IS NULL"),
     ),
+    # What a namespace holds is summed up when its quota is asked about.
+    Index("ix_repos_namespace_id", "namespace_id"),
     # Listings page by one of these and the id, highest first.
     Index("ix_repos_type_updated_at_id", "type", "updated_at", "id"),
     Index("ix_repos_type_created_at_id", "type", "created_at", "id"),

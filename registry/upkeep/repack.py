@@ -18,7 +18,6 @@ from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from lfs.heavy import Heavy
 from registry.db import Database, lock_repo, now
@@ -28,9 +27,10 @@ from registry.git.cache import PackCache
 from registry.git.repository import Repositories
 from registry.git.snapshot import PackRow
 from registry.git.verdict import PackFacts
-from registry.publish import Publisher, add_pack
-from registry.tables.objects import packs, repo_packs
+from registry.publish import Publisher, Stale, add_pack
+from registry.tables.objects import repo_packs
 from registry.tables.repos import repos
+from registry.upkeep.old_packs import condemn_unlisted
 
 MOST_PACKS = 16
 """Packs that a request opens without harm: the next one makes a roll-up due."""
@@ -98,8 +98,10 @@ class Repack:
             made = self._merge(rows, target)
             if stopping():
                 return False
-            self._publisher.keep(made)
-            return self._swap(repo_id, rows, made)
+            return self._swap(repo_id, rows, made, self._publisher.keep(made))
+        except Stale:
+            # The merged pack was here once and its bytes are going at this moment: the next push tries again.
+            return False
         finally:
             for path in (target, target.with_suffix(".idx"), target.with_suffix(".intro")):
                 path.unlink(missing_ok=True)
@@ -110,7 +112,7 @@ class Repack:
             sources = [repack.Source(id, str(lease.pack), str(lease.idx), str(lease.intro)) for id, lease in leases]
             return self._heavy.submit(repack.repack, sources, str(target))
 
-    def _swap(self, repo_id: int, rows: Sequence[PackRow], made: PackFacts) -> bool:
+    def _swap(self, repo_id: int, rows: Sequence[PackRow], made: PackFacts, kept: datetime) -> bool:
         """Replace the rows of the old packs by that of the new one, unless one of the old is gone meanwhile."""
         old = {row.id for row in rows}
         with self._db.write() as connection:
@@ -125,19 +127,10 @@ class Repack:
             used = sa.and_(repo_packs.c.repo_id == repo_id, repo_packs.c.pack_id.in_(gone))
             connection.execute(sa.delete(repo_packs).where(used))
             # Pushes that came meanwhile have higher ordinals and are still read first.
-            added = add_pack(connection, repo_id, made, max(ordinals.values()), self._clock(), why="repack")
+            added = add_pack(connection, repo_id, made, kept, max(ordinals.values()), self._clock(), why="repack")
             freed = sum(row.bytes for row in rows if row.id != made.id)
             version, size = repos.c.manifest_version + 1, repos.c.git_bytes + added - freed
             changed = sa.update(repos).where(repos.c.id == repo_id)
             connection.execute(changed.values(manifest_version=version, git_bytes=size))
-            self._condemn(connection, gone)
+            condemn_unlisted(connection, gone, self._clock())
         return True
-
-    def _condemn(self, connection: Connection, ids: Sequence[str]) -> None:
-        """Mark packs that no repo lists any more; whoever takes one up meanwhile waits for this lock or is seen."""
-        chosen = packs.c.id.in_(ids)
-        if not self._db.sqlite:
-            connection.execute(sa.select(packs.c.id).where(chosen).order_by(packs.c.id).with_for_update())
-        listed = sa.select(repo_packs.c.pack_id).where(repo_packs.c.pack_id == packs.c.id).exists()
-        condemned = sa.update(packs).where(chosen, packs.c.state != "condemned", ~listed)
-        connection.execute(condemned.values(state="condemned", condemned_at=self._clock()))

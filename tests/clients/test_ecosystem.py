@@ -55,7 +55,6 @@ def python(house: House, folder: Path, code: str, *arguments: str) -> object:
         "HF_HOME": str(folder / f"hf{next(_numbers)}"),
         "HF_ENDPOINT": house.url,
         "HF_TOKEN": house.token,
-        "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "OMP_NUM_THREADS": "1",
     }

@@ -103,31 +103,3 @@ def test_knowing_an_oid_opens_nothing(house: House, git: Git, work: Path) -> Non
     assert refused.value.code == 400
     refused.value.close()
     assert batch(house, other, "download", oid, MIB)["error"]["code"] == 404  # type: ignore[index]
-
-
-def test_a_lock_holds_a_file_against_others_with_and_without_the_hook(house: House, git: Git, tmp_path: Path) -> None:
-    need("git-lfs")
-    lab, bob = f"lab{next(_numbers)}-{house.port}", f"bob{next(_numbers)}-{house.port}"
-    house.cli("org", "create", lab, "--owner", "ann")
-    house.cli("user", "create", bob)
-    house.cli("org", "add", lab, bob, "--role", "write")
-    name = create(house, "shared", organization=lab)
-    git("lfs", "install", "--skip-repo")
-    git("clone", "-q", house.remote(name), "anns", at=tmp_path)
-    git.commit(tmp_path / "anns", {"model.safetensors": noise(100), "free.txt": "x"})
-    git("push", "-q", at=tmp_path / "anns")
-    git("lfs", "lock", "model.safetensors", at=tmp_path / "anns")
-    assert "model.safetensors" in git("lfs", "locks", at=tmp_path / "anns")
-
-    git("clone", "-q", house.remote(name, house.new_token(bob)), "bobs", at=tmp_path)
-    git.commit(tmp_path / "bobs", {"free.txt": "y"})
-    git("push", "-q", at=tmp_path / "bobs")
-    git.commit(tmp_path / "bobs", {"model.safetensors": noise(100, 5)})
-    done = git.attempt("push", "origin", "HEAD:refs/heads/side", at=tmp_path / "bobs")
-    assert done.returncode != 0
-    settings = ["-c", "lfs.locksverify=false"]
-    done = git.attempt(*settings, "push", "origin", "HEAD:refs/heads/side", at=tmp_path / "bobs")
-    assert "model.safetensors is locked by ann" in done.stderr
-    git("pull", "-q", at=tmp_path / "anns")
-    git("lfs", "unlock", "model.safetensors", at=tmp_path / "anns")
-    git("push", "-q", "origin", "HEAD:refs/heads/side", at=tmp_path / "bobs")

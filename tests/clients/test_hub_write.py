@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.clients.visitor import visit
 from tests.services.house import House, open_house
 
 pytestmark = pytest.mark.clients
-
-BEGIN = """
-import json, os, sys, time
-from huggingface_hub import *
-from huggingface_hub import errors
-api = HfApi()
-def told(kind, call, *args, **more):
-    try:
-        call(*args, **more)
-    except kind as error:
-        return [error.response.status_code, str(error.server_message)]
-    raise AssertionError(f"{call.__name__} was not refused")
-def content(path, repo, **more):
-    return open(api.hf_hub_download(repo, path, **more), "rb").read()
-out = {}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +35,7 @@ class Visitor:
 
     def run(self, code: str) -> dict[str, object]:
         """Run lines of Python that leave their findings in `out`."""
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.home),
-            "HF_HOME": str(self.home / "hf"),
-            "HF_ENDPOINT": self.house.url,
-            "HF_TOKEN": self.house.token,
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
-        script = BEGIN + textwrap.dedent(code) + "\nprint(json.dumps(out))\n"
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, cwd=self.home, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr[-4000:] + self.house.log.read_text()[-3000:]
-        found = json.loads(done.stdout.splitlines()[-1])
-        assert isinstance(found, dict)
-        return found
+        return visit(code, endpoint=self.house.url, token=self.house.token, home=self.home)
 
 
 def test_repos_are_made_moved_set_up_and_deleted(hub: Visitor) -> None:

@@ -1,7 +1,5 @@
 """Run `weightroom` so that it dies by SIGKILL just before its n-th durable step, counted over all threads.
 
-    python tests/faults/dying.py N LOG serve …
-
 Steps count from SIGUSR1 on. A durable step is a call of os.fsync, os.rename, os.replace or os.link, a COMMIT, or the
 moment after one. Each is logged, so that a run with a huge N tells how many an operation takes.
 """
@@ -10,9 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
@@ -66,16 +63,11 @@ class Reaper:
         DefaultDialect.do_commit = counted  # type: ignore[method-assign,assignment]
 
 
-def main() -> None:
-    """Watch, then run the command line."""
-    reaper = Reaper(int(sys.argv[1]), sys.argv[2])
+def main(arguments: Sequence[str]) -> int:
+    """Watch, then run the command line: `arguments` are the step, the log, and those of `weightroom`."""
+    reaper = Reaper(int(arguments[0]), arguments[1])
     signal.signal(signal.SIGUSR1, reaper.arm)
     for name in ("fsync", "rename", "replace", "link"):
         reaper.watch(name)
     reaper.watch_commits()
-    sys.argv[1:] = sys.argv[3:]
-    sys.exit(cli.main())
-
-
-if __name__ == "__main__":
-    main()
+    return cli.main(arguments[2:])

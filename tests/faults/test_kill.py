@@ -6,8 +6,6 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -15,15 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import Shelves
-from registry.config import Config
-from registry.upkeep.fsck import Fsck
+from tests.faults import dying
+from tests.services.forked import Forked
 from tests.services.house import House
 from tests.services.programs import Git, need
 
 pytestmark = pytest.mark.faults
 NEVER = 10**9
-DYING = Path(__file__).with_name("dying.py")
 REPO = "ann/m"
 
 
@@ -35,18 +31,11 @@ class Victim(House):
         self.steps = self.folder / "steps"
         self.steps.write_text("")
         serve = ["serve", "--no-sidecar", "--port", str(self.port)]
-        command = [sys.executable, str(DYING), str(step), str(self.steps), *serve]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.process = Forked(dying.main, [str(step), str(self.steps), *serve], self.environment, self.log)
         while not self.answers():
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.02)
         self.process.send_signal(signal.SIGUSR1)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """As the house's, with the checkout on the path for the script that dies."""
-        return super().environment | {"PYTHONPATH": str(DYING.parent.parent.parent)}
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +135,7 @@ def survive(operation: Operation, furnished: tuple[Path, str], folder: Path, ste
     assert house.process.wait(timeout=60) == -signal.SIGKILL, f"step {step} was not reached"
     house.process = None
 
-    assert findings(house) == [], f"step {step}"
+    assert house.findings() == [], f"step {step}"
     start = time.monotonic()
     house.start()
     assert time.monotonic() - start < 15
@@ -156,22 +145,6 @@ def survive(operation: Operation, furnished: tuple[Path, str], folder: Path, ste
     assert has_change(house, git, folder / "retried")
     house.stop()
     shutil.rmtree(folder)
-
-
-def findings(house: Victim) -> list[str]:
-    """What `weightroom fsck --read-data` says, without the seconds that a process of its own takes to start."""
-    shelves = Shelves(Config.from_environ({"WEIGHTROOM_DATA": str(house.folder / "data")}))
-    try:
-        fsck = Fsck(
-            database=shelves.database,
-            store=shelves.store,
-            packs=shelves.packs,
-            manifests=shelves.manifests,
-            repositories=shelves.repositories,
-        )
-        return [finding.line() for finding in fsck.run(read_data=True)]
-    finally:
-        shelves.close()
 
 
 def has_change(house: Victim, git: Git, target: Path) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from lfs.local import LocalStore
+from lfs.sendfile import FileProtocol
 from tests.lfs.alone import application
 from tests.lfs.memory_host import MemoryHost
 
@@ -21,9 +23,11 @@ MEDIA_TYPE = "application/vnd.git-lfs+json"
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    """Serve an app from a thread on a free port of the loopback."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=5)
+def serving(app: ASGIApp, *, http: Any = FileProtocol, loop: Any = "auto") -> Iterator[str]:
+    """Serve an app from a thread on a free port of the loopback, by a protocol and an event loop of uvicorn."""
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=5, http=http, loop=loop
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

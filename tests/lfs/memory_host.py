@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from lfs.errors import (
@@ -14,6 +15,7 @@ from lfs.errors import (
     BadRequest,
     BadToken,
     DigestMismatch,
+    LfsError,
     Lock,
     LockAbsent,
     NeedsLogin,
@@ -22,7 +24,7 @@ from lfs.errors import (
     QuotaExceeded,
     RepoAbsent,
 )
-from lfs.host import Held, Leave, LockPage, Operation, Proof, UploadMode, Wanted
+from lfs.host import Arrival, Held, Leave, LockPage, Opening, Operation, Proof, Upload
 
 USERS = {"ann": 1, "bob": 2, "eve": 3}
 # Who may do what in `org/model`; every password is the user's name.
@@ -30,24 +32,27 @@ RIGHTS = {"ann": ("write", "force"), "bob": ("write",), "eve": ()}
 
 
 @dataclass(slots=True)
-class Upload:
-    """An upload row."""
+class Lease:
+    """Who works on an upload, and until when."""
 
-    repo_id: int
-    wanted: Wanted
-    done: bool = False
+    holder: str
+    until: float
 
 
 @dataclass(slots=True)
 class MemoryHost:
-    """Repos are `{name: id}`; each is private; all users may read all of them."""
+    """Repos are `{name: id}`; each is private; all users may read all of them. `clock` is in seconds."""
 
     repos: dict[str, int] = field(default_factory=lambda: {"org/model": 1, "org/other": 2, "datasets/org/data": 3})
     quota: int = 1 << 80
     objects: dict[str, Held] = field(default_factory=dict)
     links: set[tuple[int, str]] = field(default_factory=set)
     uploads: dict[str, Upload] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
     looks: int = 0
+    begun: int = 0
+    attached: int = 0
+    clock: Callable[[], float] = time.monotonic
     mutex: threading.RLock = field(default_factory=threading.RLock)
     locks: MemoryLocks = field(default_factory=lambda: MemoryLocks())
 
@@ -69,25 +74,92 @@ class MemoryHost:
             if held is not None
         }
 
-    def begin(
-        self, repo_id: int, actor_id: int, objects: Sequence[Wanted], mode: UploadMode = "proxy"
-    ) -> Mapping[str, str]:
-        if sum(each.size for each in objects) > self.quota:
+    def begin(self, repo_id: int, actor_id: int, openings: Sequence[Opening]) -> Mapping[str, Upload]:
+        self.begun += 1
+        if sum(each.wanted.size for each in openings) > self.quota:
             raise QuotaExceeded(f"The repo may hold {self.quota} bytes; delete something first.")
-        opened = {each.oid: uuid.uuid4().hex for each in objects}
-        self.uploads.update({opened[each.oid]: Upload(repo_id, each) for each in objects})
+        with self.mutex:
+            opened = {each.wanted.oid: self._opened(repo_id, actor_id, each) for each in openings}
+            self.uploads.update({upload.id: upload for upload in opened.values()})
         return opened
 
-    def finish(self, upload_id: str, key: str, proof: Proof) -> None:
+    def upload(self, upload_id: str) -> Upload:
+        upload = self.uploads.get(upload_id)
+        if upload is None or upload.repo_id not in self.repos.values():
+            raise ObjectAbsent("The upload was given up; ask for a new batch.")
+        return upload
+
+    def attach(self, sessions: Mapping[str, str]) -> None:
+        self.attached += 1
         with self.mutex:
-            upload = self.uploads.get(upload_id)
-            if upload is None or upload.repo_id not in self.repos.values():
-                raise ObjectAbsent("The upload was given up; ask for a new batch.", oids=[proof.oid])
-            if upload.wanted != Wanted(proof.oid, proof.size):
+            for upload_id, session in sessions.items():
+                self.uploads[upload_id] = replace(self.uploads[upload_id], session=session)
+
+    def arrive(self, upload_id: str, key: str) -> None:
+        with self.mutex:
+            upload = self.upload(upload_id)
+            if upload.state == "open":
+                self.uploads[upload_id] = replace(upload, state="arrived", key=key)
+
+    def arrived(self, holder: str, seconds: float, limit: int) -> Sequence[Upload]:
+        with self.mutex:
+            waiting = [upload for upload in self.uploads.values() if upload.state == "arrived"]
+            free = [upload for upload in waiting if self._free(upload.id)][:limit]
+            self.leases.update({upload.id: Lease(holder, self.clock() + seconds) for upload in free})
+        return free
+
+    def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
+        with self.mutex:
+            if not self._free(upload_id) and self.leases[upload_id].holder != holder:
+                return False
+            self.leases[upload_id] = Lease(holder, self.clock() + seconds)
+            return True
+
+    def release(self, upload_id: str, holder: str) -> None:
+        with self.mutex:
+            if upload_id in self.leases and self.leases[upload_id].holder == holder:
+                del self.leases[upload_id]
+
+    def finish(self, upload_id: str, key: str, proof: Proof) -> str:
+        with self.mutex:
+            upload = self.upload(upload_id)
+            if upload.state == "failed":
+                raise ObjectAbsent(f"This upload failed: {upload.reason}", oids=[proof.oid])
+            if (upload.oid, upload.size) != (proof.oid, proof.size):
                 raise DigestMismatch("The proof is of another object.")
-            self.objects[proof.oid] = Held(proof.size, key, "stored", linked=False)
+            held = self.objects.get(proof.oid)
+            if held is None or held.state != "stored":
+                held = self.objects[proof.oid] = Held(proof.size, key, "stored", linked=False)
             self.links.add((upload.repo_id, proof.oid))
-            upload.done = True
+            self.uploads[upload_id] = replace(upload, state="done", key=held.key)
+            return held.key
+
+    def finish_all(self, arrivals: Sequence[Arrival]) -> Sequence[str | Exception]:
+        return [self._finished(each) for each in arrivals]
+
+    def _finished(self, arrival: Arrival) -> str | LfsError:
+        try:
+            return self.finish(arrival.upload_id, arrival.key, arrival.proof)
+        except LfsError as error:
+            return error
+
+    def fail(self, upload_id: str, reason: str) -> None:
+        with self.mutex:
+            upload = self.uploads[upload_id]
+            if upload.state != "done":
+                self.uploads[upload_id] = replace(upload, state="failed", reason=reason)
+
+    def _opened(self, repo_id: int, actor_id: int, opening: Opening) -> Upload:
+        oid, size = opening.wanted.oid, opening.wanted.size
+        made = Upload(uuid.uuid4().hex, repo_id, actor_id, oid, size, opening.mode, part_size=opening.part_size)
+        mine = [each for each in self.uploads.values() if _same(each, made)]
+        arrived = [each for each in mine if each.state == "arrived" and opening.mode in ("staging", "multipart", "tus")]
+        going_on = [each for each in mine if each.state == "open" and each.mode == opening.mode == "tus"]
+        resumed = [each for each in going_on if each.part_size == opening.part_size]
+        return next(iter(arrived + resumed), made)
+
+    def _free(self, upload_id: str) -> bool:
+        return upload_id not in self.leases or self.leases[upload_id].until <= self.clock()
 
     def secret(self, kid: int) -> bytes | None:
         return (b"the secret of the tests", None)[kid]
@@ -102,6 +174,10 @@ class MemoryHost:
         if name not in USERS or password != name:
             raise BadToken("The token is not valid.")
         return name
+
+
+def _same(one: Upload, other: Upload) -> bool:
+    return (one.repo_id, one.actor_id, one.oid, one.size) == (other.repo_id, other.actor_id, other.oid, other.size)
 
 
 @dataclass(slots=True)
@@ -120,9 +196,7 @@ class MemoryLocks:
             self.rows[repo_id, path] = lock
             return lock
 
-    def list(
-        self, repo_id: int, *, path: str = "", lock_id: str = "", ref: str = "", cursor: str = "", limit: int = 100
-    ) -> LockPage:
+    def list(self, repo_id: int, *, path: str = "", lock_id: str = "", cursor: str = "", limit: int = 100) -> LockPage:
         rows = [lock for (repo, _), lock in self.rows.items() if repo == repo_id]
         rows = [lock for lock in rows if path in ("", lock.path) and lock_id in ("", lock.id)]
         if cursor and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 18):
@@ -130,9 +204,6 @@ class MemoryLocks:
         start = int(cursor or 0)
         more = str(start + limit) if len(rows) > start + limit else ""
         return LockPage(tuple(rows[start : start + limit]), more)
-
-    def verify(self, repo_id: int, *, ref: str = "", cursor: str = "", limit: int = 100) -> LockPage:
-        return self.list(repo_id, cursor=cursor, limit=limit)
 
     def remove(self, repo_id: int, actor_id: int, lock_id: str, *, force: bool) -> Lock:
         with self.mutex:

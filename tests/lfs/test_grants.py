@@ -60,6 +60,23 @@ def test_a_grant_is_for_its_act_and_object() -> None:
             ours.read(text, op, oid)  # type: ignore[arg-type]
 
 
+def test_a_grant_for_an_upload_is_for_no_other() -> None:
+    ours = grants_at(1_000_000)
+    text = ours.issue(GRANT)
+    assert ours.read_for(text, "put", GRANT.upload) == GRANT
+    nameless = ours.issue(replace(GRANT, upload=""))
+    for told, op, upload in ((text, "part", GRANT.upload), (text, "put", "ab" * 16), (nameless, "put", "")):
+        with pytest.raises(GrantInvalid):
+            ours.read_for(told, op, upload)  # type: ignore[arg-type]
+
+
+@given(grants)
+def test_a_claim_signed_by_another_key_is_refused(grant: Grant) -> None:
+    forged = grants_at(1_000_000, b"another").issue(grant)
+    with pytest.raises(GrantInvalid, match="not made by this server"):
+        grants_at(1_000_000).read(forged, "put", OID)
+
+
 def test_a_grant_ends() -> None:
     text = grants_at(1_000_000).issue(GRANT)
     assert grants_at(1_000_100).read(text, "put", OID) == GRANT

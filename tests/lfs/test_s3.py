@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from lfs.errors import Damaged, Denied, Missing, RangeUnsatisfiable, Unavailable
-from lfs.s3 import S3Store
+from lfs.s3.bucket import Place
+from lfs.s3.shelf import S3Store
 from lfs.store import Span
 from tests.lfs.alone import application
 from tests.lfs.conftest import serving
@@ -91,7 +92,7 @@ def store(bucket: Bucket) -> Iterator[S3Store]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         port = server.server_address[1]
-        yield S3Store(bucket="b", endpoint=f"http://127.0.0.1:{port}", access_key="A", secret_key="S")
+        yield S3Store(Place("b", endpoint=f"http://127.0.0.1:{port}", access_key="A", secret_key="S"))
         server.shutdown()
         thread.join()
 
@@ -155,7 +156,7 @@ def test_what_the_bucket_refuses_is_named(
 
 
 def test_a_bucket_that_is_away_is_unavailable() -> None:
-    store = S3Store(bucket="b", endpoint="http://127.0.0.1:9", access_key="A", secret_key="S")
+    store = S3Store(Place("b", endpoint="http://127.0.0.1:9", access_key="A", secret_key="S"))
     with pytest.raises(Unavailable):
         store.stat(KEY)
 
@@ -163,7 +164,7 @@ def test_a_bucket_that_is_away_is_unavailable() -> None:
 @pytest.mark.s3
 @pytest.mark.xdist_group("s3")
 def test_the_lfs_door_works_over_a_bucket() -> None:
-    """17 MiB: more than one part. The download is sent on to the bucket, by a URL that it signed."""
+    """17 MiB: more than one part. The download comes from the bucket, by a URL that we signed."""
     body = random.Random(8).randbytes(17 * MIB)
     wanted = {"oid": hashlib.sha256(body).hexdigest(), "size": len(body)}
     with moto() as endpoint:
@@ -181,15 +182,6 @@ def test_the_lfs_door_works_over_a_bucket() -> None:
             with httpx.Client(verify=False, trust_env=False, timeout=30) as client:
                 assert client.put(into, content=body[:-1] + b"x").status_code == 400
                 assert client.put(into, content=body).status_code == 200
-                sent = client.get(href("download"))
-                assert sent.status_code == 302
-                assert sent.headers["location"].startswith(f"{endpoint.url}/weights/prod/lfs/")
-                assert client.get(sent.headers["location"]).content == body
-
-
-def test_only_a_whole_get_is_signed(store: S3Store) -> None:
-    assert store.url(KEY, "PUT", 60, size=5, sha256="0" * 64) is None
-    assert store.url(KEY, "GET", 60, span=Span(0, 5)) is None
-    signed = store.url(KEY, "GET", 60)
-    assert signed is not None
-    assert "X-Amz-Expires=60" in signed.href
+                sent = client.get(href("download"), follow_redirects=True)
+                assert str(sent.url).startswith(f"{endpoint.url}/weights/prod/lfs/")
+                assert sent.content == body

@@ -63,14 +63,17 @@ def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]
     database.dispose()
 
 
+@pytest.fixture
+def emptied_database(postgres_database: Database, emptying: str) -> Iterator[Database]:
+    """The PostgreSQL database, empty at the start of this test."""
+    yield postgres_database
+    with postgres_database.engine.begin() as connection:
+        connection.exec_driver_sql(emptying)
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest) -> Database:
     """An empty, migrated database; each test that takes it runs on both kinds."""
-    if request.param == "sqlite":
-        yield request.getfixturevalue("sqlite_database")
-        return
-    found: Database = request.getfixturevalue("postgres_database")
-    statements: str = request.getfixturevalue("emptying")
-    yield found
-    with found.engine.begin() as connection:
-        connection.exec_driver_sql(statements)
+    name = "sqlite_database" if request.param == "sqlite" else "emptied_database"
+    found: Database = request.getfixturevalue(name)
+    return found

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lfs.heavy import Heavy
 from lfs.local import LocalStore
+from lfs.store import ObjectStore
 from registry.access import Actor
 from registry.checks import Checks
 from registry.db import Database
@@ -17,42 +18,47 @@ from registry.git.objects import ManifestStore
 from registry.git.repository import Repositories
 from registry.git.snapshot import ZERO, Ref, Snapshot
 from registry.git.verdict import Job, Limits, Update, Verdict
-from registry.links import Links
 from registry.locks import LockRows
 from registry.policy import Policy
 from registry.publish import Origin, Publisher
 from registry.receive import Outcome, Receiver
 from tests.registry import people
 from tests.registry.git import packed
+from tests.registry.linked import Linked
 
 MAIN = b"refs/heads/main"
 
 
 @dataclass
 class Gate:
-    """One repo, id 1, of user `ann`, id 1; `folder` holds store, quarantine and git's own repository."""
+    """One repo, id 1, of user `ann`, id 1; `folder` holds store, quarantine and git's own repository.
+
+    `shelf` takes the place of the store in the folder.
+    """
 
     database: Database
     folder: Path
     limits: Limits = field(default_factory=Limits)
+    shelf: ObjectStore | None = None
 
     def __post_init__(self) -> None:
         people.add_user(self.database, "ann")
         people.add_user(self.database, "bob")
         people.add_repo(self.database, "ann", "one")
-        self.store = LocalStore(self.folder / "objects", fsync=False, min_free=0)
+        self.store = self.shelf or LocalStore(self.folder / "objects", fsync=False, min_free=0)
         self.packs = PackCache(self.store, self.folder / "cache", 1 << 30)
         self.manifests = ManifestStore(self.packs)
         self.repositories = Repositories(self.database)
-        self.links = Links(self.database)
+        self.linked = Linked(self.database)
+        self.links = self.linked.links
         self.locks = LockRows(self.database)
-        self.publisher = Publisher(self.database, self.store)
+        self.publisher = Publisher(self.database, self.store, self.linked.quotas)
         self.heavy = Heavy(workers=1, memory_bytes=4 << 30, deadline=60)
         self.told: list[int] = []
         self.checked: list[Job] = []
         self.receiver = Receiver(
             repositories=self.repositories,
-            policy=Policy(self.links, self.locks),
+            policy=Policy(links=self.links, locks=self.locks, uploads=self.linked.uploads, quotas=self.linked.quotas),
             publisher=self.publisher,
             check=self._check,
             limits=self.limits,
@@ -116,5 +122,4 @@ class Gate:
 
     def link(self, oid: str, size: int, repo_id: int = 1) -> None:
         """Make a proven link without bytes."""
-        upload = self.links.begin(repo_id, 1, [(oid, size)])[oid]
-        self.links.finish(upload, f"lfs/{oid[:2]}/{oid[2:4]}/{oid}", oid, size)
+        self.linked.link(repo_id, oid, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from registry.app import build
 from registry.config import Config
 from registry.db import Database
 from registry.routes.problems import InDialect
+from registry.settings import OWN_PATHS
 from registry.tables.repos import repos
 from tests.registry import people
 
@@ -85,6 +87,13 @@ def test_every_route_but_those_of_operations_has_a_dialect(client: TestClient) -
     assert len(routes) == len(app.routes)
 
 
+def test_no_prefix_may_hide_a_route(client: TestClient) -> None:
+    app = client.app
+    assert isinstance(app, Starlette)
+    firsts = {route.path.split("/")[1] for route in app.routes if isinstance(route, Route)}
+    assert {first for first in firsts if not first.startswith("{")} <= OWN_PATHS
+
+
 def test_a_known_user_has_the_limits_of_a_user(config: Config) -> None:
     database = Database(config.database_url)
     accounts = Accounts(database)
@@ -104,7 +113,8 @@ def test_scripts_of_other_origins_read_only_where_allowed(config: Config, client
     with TestClient(build(open_house)) as allowed:
         answer = allowed.get("/api/models", headers=asked)
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
-        assert "X-Repo-Commit" in answer.headers["access-control-expose-headers"]
+        exposed = answer.headers["access-control-expose-headers"].split(", ")
+        assert {"X-Repo-Commit", "X-Xet-Hash", "Link"} <= set(exposed)
         assert "access-control-allow-credentials" not in answer.headers
         stranger = allowed.get("/api/models", headers={"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in stranger.headers
@@ -147,3 +157,13 @@ def test_a_gated_repo_is_shut_at_every_door_that_gives_bytes(config: Config) -> 
                 assert "www-authenticate" in git.headers
             if name != "ann":
                 assert files.headers["x-error-code"] == "GatedRepo"
+
+
+@pytest.mark.parametrize(
+    ("settings", "runs"), [({}, True), ({"xet_ingest": "off"}, False), ({"xet": False}, False)], ids=str
+)
+def test_files_that_came_whole_are_cut_only_where_that_is_wanted(
+    config: Config, settings: dict[str, object], runs: bool
+) -> None:
+    with TestClient(build(replace(config, **settings))):  # type: ignore[arg-type]  # each names a field of its type
+        assert ("ingest" in {thread.name for thread in threading.enumerate()}) == runs

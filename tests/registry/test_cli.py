@@ -17,11 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from registry import cli, logs, schema
 from registry.access import Access
-from registry.db import Database
+from registry.config import Config
+from registry.db import Database, now
 from registry.errors import BadToken
+from registry.tables.repos import repos
 from tests.services import postgres
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("WEIGHTROOM_")}
@@ -204,6 +207,24 @@ def test_members_come_and_go(rows: Database) -> None:
     assert [row.role for row in found] == ["admin"]
 
 
+def test_quotas_are_shown_and_set(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.main(["user", "create", "ann"]) == 0
+    assert cli.main(["org", "create", "lab", "--owner", "ann"]) == 0
+    assert cli.main(["quota", "set", "lab", "1.5TB"]) == 2
+    assert "'1.5TB' is not a size such as 1048576, 64MiB or 10 GiB, nor `none`" in capsys.readouterr().err
+    assert cli.main(["quota", "set", "lab", "500GiB"]) == 0
+    assert capsys.readouterr().out == "lab\t0 bytes\t0 bytes\t500 GiB\n"
+    monkeypatch.setenv("WEIGHTROOM_QUOTA", "10GiB")
+    assert cli.main(["quota", "show"]) == 0
+    assert capsys.readouterr().out == "ann\t0 bytes\t0 bytes\t10 GiB\nlab\t0 bytes\t0 bytes\t500 GiB\n"
+    monkeypatch.delenv("WEIGHTROOM_QUOTA")
+    assert cli.main(["quota", "set", "lab", "none"]) == 0
+    assert cli.main(["quota", "show", "LAB"]) == 0
+    assert capsys.readouterr().out == "lab\t0 bytes\t0 bytes\tnone\n" * 2
+    assert cli.main(["quota", "show", "nobody"]) == 3
+    assert "There is no user or organisation nobody." in capsys.readouterr().err
+
+
 def test_a_password_is_read_from_stdin(rows: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     read, write = os.pipe()
     os.write(write, b"correct horse battery\n")
@@ -255,3 +276,39 @@ def test_a_database_that_does_not_answer_is_a_reason_to_try_again(capsys: pytest
     absent = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
     assert cli.main(["migrate", "--database", absent]) == 75
     assert "try again" in capsys.readouterr().err
+
+
+def test_a_repair_says_what_it_did_and_ends_well_if_nothing_is_left(
+    rows: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["user", "create", "ann"])
+    with rows.write() as connection:
+        values = {"type": "model", "namespace_id": 1, "name": "one", "name_fold": "one", "lfs_bytes": 7}
+        connection.execute(sa.insert(repos).values(values | {"created_at": now(), "updated_at": now()}))
+    capsys.readouterr()
+    assert cli.main(["fsck"]) == 1
+    assert cli.main(["fsck", "--repair"]) == 0
+    said = capsys.readouterr()
+    assert "repaired: counted again: 0 bytes of LFS" in said.out
+    assert "1 found, 1 repaired" in said.err
+    assert cli.main(["fsck", "--repair", "--json"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("to", "left", "shared", "said"),
+    [
+        ("file:/a", None, "/a", "local store)"),
+        ("s3://a", None, None, "bucket)"),
+        ("s3://a", "file:/b", "/b", "bucket, bytes move from the local store)"),
+        ("file:///a", "s3://b", "/a", "local store, bytes move from the bucket)"),
+    ],
+)
+def test_a_sidecar_shares_the_folder_that_has_bytes_and_the_greeting_says_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, to: str, left: str | None, shared: str | None, said: str
+) -> None:
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: object())
+    config = Config(storage=to, storage_from=left)
+    command = cli._sidecar(config, "http://x", {}) or []
+    assert (command[command.index("--shared-store") + 1] if "--shared-store" in command else None) == shared
+    assert cli._where(config).endswith(said)

@@ -262,3 +262,16 @@ def test_the_author_is_the_actor_with_their_own_address(begun):
         connection.exec_driver_sql("UPDATE users SET email = 'ann@example.org' WHERE id = 1")
     made = begun.commit(("put", "a", b"1"), by=Origin(ANN, "api", request_id="r1"))
     assert "committer ann <ann@example.org> " in begun.text(made.sha)
+
+
+def test_a_proof_that_ends_while_a_commit_is_planned_is_seen(desk, monkeypatch):
+    upload, look = desk.gate.linked.begin(1, OID, 7, "multipart"), desk.gate.linked.uploads.standing
+    desk.gate.linked.uploads.arrive(upload.id, "key")
+
+    def overtaken(repo_id, oids):
+        desk.gate.linked.finish(upload)
+        return look(repo_id, oids)
+
+    monkeypatch.setattr(desk.gate.linked.uploads, "standing", overtaken)
+    desk.commit(("large", "a.bin", OID, 7))
+    assert f"oid sha256:{OID}".encode() in desk.files()["a.bin"]

@@ -48,6 +48,7 @@ def test_every_setting_reaches_its_field() -> None:
             "WEIGHTROOM_MAX_BLOB": "64MiB",
             "WEIGHTROOM_ANONYMOUS_READ": "off",
             "WEIGHTROOM_LIMIT_API": "0",
+            "WEIGHTROOM_GC": "off",
         }
     )
     assert config.database_url == "postgresql+psycopg://u:p@db/w"
@@ -57,7 +58,7 @@ def test_every_setting_reaches_its_field() -> None:
     assert config.cors_origins == ("https://a.example", "http://b.example:8080")
     assert config.secrets() == (SECRET.encode(), f"{SECRET}2".encode())
     assert (config.durable, config.anonymous_read, config.limit_api, config.port) == (False, False, 0, 0)
-    assert (config.min_free, config.max_blob) == (10 << 30, 64 << 20)
+    assert (config.min_free, config.max_blob, config.gc) == (10 << 30, 64 << 20, "off")
 
 
 def test_all_wrong_settings_are_told_at_once() -> None:
@@ -66,7 +67,7 @@ def test_all_wrong_settings_are_told_at_once() -> None:
         "WEIGHTROOM_DATABASE": "mysql://root:hunter2@db/w",
         "WEIGHTROOM_STORAGE": "ftp://x",
         "WEIGHTROOM_MIN_FREE": "lots",
-        "WEIGHTROOM_PUBLIC_URL": "https://models.example/registry",
+        "WEIGHTROOM_PUBLIC_URL": "https://models.example/a/../b",
         "WEIGHTROOM_TRUSTED_PROXIES": "10.0.0.0/8,all",
         "WEIGHTROOM_SECRET": "hunter2,hunter3",
         "WEIGHTROOM_FSYNC": "sometimes",
@@ -79,6 +80,45 @@ def test_all_wrong_settings_are_told_at_once() -> None:
     for name in wrong:
         assert sum(name + ":" in line or name + " " in line for line in caught.value.problems) == 1
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://models.example", "https://models.example"),
+        ("https://models.example:8443/", "https://models.example:8443"),
+        ("http://[::1]:8000/models/", "http://[::1]:8000/models"),
+        ("https://example.org/a/hub.v2", "https://example.org/a/hub.v2"),
+    ],
+)
+def test_a_public_url_may_have_a_port_and_a_path(text: str, url: str) -> None:
+    assert Config.from_environ({"WEIGHTROOM_PUBLIC_URL": text}).public_url == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models.example",
+        "//models.example/a",
+        "https:///a",
+        "https://ann:hush@models.example",
+        "https://models.example:x",
+        "https://models.example/a b",
+        "https://models.example/%2e%2e",
+        "https://models.example/caf%C3%A9",
+        "https://models.example/a//b",
+        "https://models.example/a/./b",
+        "https://models.example/..",
+        "https://models.example/a?b",
+        "https://models.example/a#",
+        "https://models.example/api",
+        "https://models.example/datasets/x",
+        "https://exa mple/",
+    ],
+)
+def test_a_public_url_that_clients_would_read_in_two_ways_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="WEIGHTROOM_PUBLIC_URL"):
+        Config.from_environ({"WEIGHTROOM_PUBLIC_URL": text})
 
 
 def test_settings_of_tests_and_of_the_sidecar_are_passed_by() -> None:
@@ -118,3 +158,26 @@ def test_garbage_is_told_and_nothing_else_raised(name: str, text: str) -> None:
 def test_sizes_are_read_in_binary_units(count: int, unit: str, gap: str) -> None:
     factor = 1024 ** ["", "KiB", "MiB", "GiB", "TiB"].index(unit)
     assert settings.size(f"{count}{gap}{unit}".strip()) == count * factor
+
+
+@pytest.mark.parametrize(
+    ("to", "left", "is_same"),
+    [
+        ("", "file:{tmp}/data/objects", True),
+        ("file:{tmp}/a", "file:{tmp}/b/../a", True),
+        ("file:{tmp}/a", "file:{tmp}/b", False),
+        ("s3://shelf/x?endpoint=http://a", "s3://shelf/x/?region=r&endpoint=http://a", True),
+        ("s3://shelf/x?endpoint=http://a", "s3://shelf/x?endpoint=http://b", False),
+        ("s3://shelf/x", "s3://shelf/y", False),
+        ("", "s3://shelf", False),
+    ],
+)
+def test_bytes_cannot_move_to_where_they_are(tmp_path: Path, to: str, left: str, is_same: bool) -> None:
+    storage, storage_from = (url.format(tmp=tmp_path) for url in (to, left))
+    environ = {"DATA": f"{tmp_path}/data", "STORAGE": storage, "STORAGE_FROM": storage_from}
+    told = ()
+    try:
+        Config.from_environ({f"WEIGHTROOM_{name}": value for name, value in environ.items()})
+    except ConfigError as error:
+        told = error.problems
+    assert any("same place" in problem for problem in told) == is_same

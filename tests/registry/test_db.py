@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry.db import Database
-from registry.errors import Busy
+from registry.errors import Busy, NoSpace
 from registry.tables.identity import namespaces
 from tests.registry import people
 
@@ -82,3 +82,61 @@ def test_a_database_that_stays_locked_is_busy(sqlite_database: Database, tmp_pat
         with pytest.raises(Busy):
             people.add_namespace(impatient, "ann")
     impatient.dispose()
+
+
+def test_a_full_disk_is_told_from_a_busy_database(sqlite_database: Database) -> None:
+    def grow() -> None:
+        with sqlite_database.write() as connection:
+            connection.execute(sa.text("PRAGMA max_page_count = 1"))
+            for number in range(1000):
+                row = {"name": f"user{number}", "name_fold": f"user{number}", "kind": "user"}
+                connection.execute(sa.insert(namespaces).values(row | {"created_at": people.START}))
+
+    with pytest.raises(NoSpace):
+        grow()
+    with sqlite_database.look() as connection:
+        assert connection.execute(COUNT).scalar_one() == 0
+
+
+def test_a_note_is_seen_by_others_at_once_and_undone_by_an_error(database: Database) -> None:
+    row = {"name": "ann", "name_fold": "ann", "kind": "user", "created_at": people.START}
+
+    def note(*, failing: bool) -> None:
+        with database.note() as connection:
+            connection.execute(sa.insert(namespaces).values(row))
+            if failing:
+                raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        note(failing=True)
+    note(failing=False)
+    with database.look() as connection:
+        assert connection.execute(COUNT).scalar_one() == 1
+
+
+def test_only_notes_do_not_wait_for_the_disk(sqlite_database: Database) -> None:
+    wanted = {sqlite_database.note: 1, sqlite_database.write: 2, sqlite_database.read: None}
+    for opened, level in wanted.items():
+        for _ in range(2):
+            with opened() as connection:
+                found = connection.exec_driver_sql("PRAGMA synchronous").scalar()
+            assert level in (None, found), opened
+
+
+def test_rows_of_a_prepared_insert_read_as_they_were_written(database: Database) -> None:
+    insert = database.prepare_insert(namespaces)
+    rows = [(n, f"N{n}", f"n{n}", "org", "", None, people.START) for n in (5, 6)]
+    with database.write() as connection:
+        insert.put(connection, rows)
+        insert.put(connection, [])
+    with database.read() as connection:
+        found = connection.execute(sa.select(namespaces).order_by(namespaces.c.id)).all()
+    assert [tuple(row) for row in found] == rows
+
+
+@pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 1)])
+def test_a_commit_waits_for_the_disk_unless_that_was_given_up(tmp_path: Path, durable: bool, level: int) -> None:
+    database = Database(f"sqlite:///{tmp_path}/x.db", durable=durable)
+    with database.write() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == level
+    database.dispose()

@@ -6,10 +6,14 @@ import secrets
 import threading
 
 import pytest
+import sqlalchemy as sa
 
 from lfs.locks import MAX_PATH
 from registry.db import Database
-from registry.locks import LockRows
+from registry.locks import LockRow, LockRows, forget
+from registry.tables.objects import lfs_locks
+from registry.tables.repos import repos
+from registry.tables.work import events
 from tests.registry import people
 
 
@@ -50,6 +54,68 @@ def test_pages_follow_the_order_of_locking(locks: LockRows) -> None:
     assert locks.list(2) == []
 
 
+def test_no_serial_is_given_twice(locks: LockRows) -> None:
+    given = []
+    for n in range(4):
+        lock, _ = locks.create(1, 1, f"{n}.bin")
+        given.append(lock.serial)
+        locks.remove(1, lock.id, by=1, force=False)
+    assert given == [1, 2, 3, 4]
+
+
+def test_pages_lose_and_repeat_none_of_those_that_stay_while_others_come_and_go(
+    locks: LockRows, database: Database
+) -> None:
+    with database.write() as connection:
+        rows = [
+            {"id": f"{n:032x}", "serial": n, "repo_id": 1, "path": f"{n}", "path_sha": f"{n:064x}"}
+            | {"ref": "", "owner_id": 1, "locked_at": people.START}
+            for n in range(1, 2001)
+        ]
+        connection.execute(sa.insert(lfs_locks), rows)
+        connection.execute(sa.update(repos).values(locks_made=2000))
+    leaving, stop = [f"{n:032x}" for n in range(1, 2001) if n % 2 == 0], threading.Event()
+
+    def churn() -> None:
+        for turn, lock_id in enumerate(leaving):
+            if stop.is_set():
+                return
+            locks.remove(1, lock_id, by=1, force=False)
+            if turn % 10 == 0:
+                locks.create(1, 2, f"new/{turn}")
+
+    busy = threading.Thread(target=churn)
+    busy.start()
+    seen: list[LockRow] = []
+    while page := locks.list(1, after=seen[-1].serial if seen else 0, limit=100):
+        seen += page
+    stop.set()
+    busy.join()
+    serials = [row.serial for row in seen]
+    assert serials == sorted(set(serials))
+    assert {n for n in range(1, 2001) if n % 2} <= set(serials)
+
+
+def test_taking_a_lock_from_somebody_is_noted(locks: LockRows, database: Database) -> None:
+    own, _ = locks.create(1, 1, "own.bin")
+    held, _ = locks.create(1, 1, "held.bin")
+    locks.remove(1, own.id, by=1, force=True)
+    locks.remove(1, held.id, by=2, force=True)
+    with database.read() as connection:
+        noted = connection.execute(sa.select(events.c.act, events.c.actor_id, events.c.subject, events.c.body)).all()
+    assert noted == [("lock.break", 2, "held.bin", {"lock": held.id, "owner": "ann"})]
+
+
+def test_a_repo_that_goes_takes_its_locks_with_it(locks: LockRows, database: Database) -> None:
+    people.add_repo(database, "ann", "two")
+    locks.create(1, 1, "a.bin")
+    kept, _ = locks.create(2, 1, "a.bin")
+    with database.write() as connection:
+        forget(connection, 1)
+    assert locks.list(1) == []
+    assert locks.list(2) == [kept]
+
+
 def test_only_the_holder_or_force_unlocks(locks: LockRows) -> None:
     lock, _ = locks.create(1, 1, "a.bin")
     assert locks.remove(1, lock.id, by=2, force=False) == (lock, False)
@@ -69,4 +135,5 @@ def test_the_longest_path_that_is_taken_fits_the_index(locks: LockRows) -> None:
     # Random letters: what the database can compress would fit in any case.
     path = "".join(chr(0x4E00 + secrets.randbelow(20_000)) for _ in range(MAX_PATH // 3))
     assert locks.create(1, 1, path)[1]
+    assert locks.create(1, 1, path[:-1])[1]
     assert [row.path for row in locks.list(1, path=path)] == [path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -68,3 +69,34 @@ def _take_all(database: Database, held: ExitStack) -> None:
 def _read(database: Database) -> object:
     with database.read() as connection:
         return connection.execute(sa.text("SELECT 1")).scalar()
+
+
+def test_lists_of_any_length_find_what_the_usual_path_finds(database: Database) -> None:
+    names = [f"ann{number}" for number in range(9)]
+    for name in names:
+        people.add_namespace(database, name)
+    listed = sa.select(namespaces.c.name, namespaces.c.created_at).where(
+        namespaces.c.name_fold.in_(sa.bindparam("names", expanding=True)),
+        namespaces.c.created_at > sa.bindparam("after"),
+    )
+    look = database.prepare(listed.order_by(namespaces.c.name))
+    for count in (1, 2, 3, 8, 9):
+        asked = {"names": names[:count], "after": datetime(2000, 1, 1, tzinfo=UTC)}
+        with database.read() as connection:
+            usual = [tuple(row) for row in connection.execute(listed.order_by(namespaces.c.name), asked)]
+            assert [tuple(row) for row in look.within(connection, asked)] == usual
+        assert [row.name for row in look.every(asked)] == names[:count]
+    assert look.every({"names": names, "after": datetime(2100, 1, 1, tzinfo=UTC)}) == []
+
+
+def test_a_change_reaches_the_rows_it_names_and_no_other(database: Database) -> None:
+    for name in ("ann", "bob", "eve"):
+        people.add_namespace(database, name)
+    here = namespaces.c.name_fold == sa.bindparam("named")
+    change = database.prepare_change(sa.update(namespaces).where(here).values(quota=sa.bindparam("room")))
+    with database.write() as connection:
+        change.put(connection, [{"named": "ann", "room": 1}, {"room": 2, "named": "bob"}])
+        change.put(connection, [])
+    with database.read() as connection:
+        found = connection.execute(sa.select(namespaces.c.quota).order_by(namespaces.c.name)).scalars().all()
+    assert found == [1, 2, None]

@@ -6,10 +6,22 @@ import pytest
 import sqlalchemy as sa
 
 from registry.access import ANONYMOUS
-from registry.errors import BadBody, BadName, Exists, NeedsLogin, NotAllowed, RepoAbsent, TooLarge
+from registry.errors import (
+    BadBody,
+    BadName,
+    Exists,
+    NeedsLogin,
+    NotAllowed,
+    ObjectAbsent,
+    QuotaExceeded,
+    RepoAbsent,
+    TooLarge,
+)
 from registry.names import RepoId
 from registry.repos import Changes, NewRepo, Repos
 from registry.starting import first_files
+from registry.tables.identity import namespaces
+from registry.tables.objects import lfs_uploads
 from registry.tables.repos import repos as rows
 from registry.tables.work import events
 from tests.registry import people
@@ -101,7 +113,7 @@ def test_a_repo_whose_first_commit_is_refused_was_never_made(desk):
     def refuse(*_):
         raise TooLarge("no room")
 
-    broken = Repos(desk.database, desk.access, start=refuse)
+    broken = Repos(desk.database, desk.access, desk.gate.linked.quotas, start=refuse)
     with pytest.raises(TooLarge):
         broken.create(ANN, NewRepo("model", "new"))
     with pytest.raises(RepoAbsent):
@@ -165,6 +177,41 @@ def test_a_move_to_a_taken_name_or_a_foreign_namespace_is_refused(desk):
     assert desk.repos.move(visit.actor, visit.repo, RepoId("model", "lab", "old")).full == "Lab/old"
     with pytest.raises(RepoAbsent):
         desk.repos.move(visit.actor, visit.repo, RepoId("model", "ann", "third"))
+
+
+def test_a_move_takes_its_bytes_into_the_quota_of_the_new_namespace(desk):
+    row_id, _ = make(desk, "old")
+    desk.gate.link("a" * 64, 900, row_id)
+    desk.gate.linked.begin(row_id, "b" * 64, 50)
+    org = people.add_namespace(desk.database, "lab", "org")
+    people.add_member(desk.database, org, 1, "write")
+    needed = desk.visit("old").repo.git_bytes + 950
+    visit, target = desk.visit("old"), RepoId("model", "lab", "old")
+    with desk.database.write() as connection:
+        connection.execute(sa.update(namespaces).where(namespaces.c.id == org).values(quota=needed - 1))
+    with pytest.raises(QuotaExceeded, match="lab holds 0 bytes"):
+        desk.repos.move(visit.actor, visit.repo, target)
+    assert desk.visit("old").repo.repo_id.namespace == "ann"
+    with desk.database.write() as connection:
+        connection.execute(sa.update(namespaces).where(namespaces.c.id == org).values(quota=needed))
+    assert desk.repos.move(visit.actor, visit.repo, target).full == "lab/old"
+    renamed = desk.visit("old", namespace="lab")
+    assert desk.repos.move(renamed.actor, renamed.repo, RepoId("model", "lab", "new")).full == "lab/new"
+
+
+def test_a_deleted_repo_closes_its_uploads(desk):
+    row_id, _ = make(desk, "old")
+    upload, arrived = (desk.gate.linked.begin(row_id, oid * 64, 7) for oid in "ab")
+    desk.gate.linked.uploads.arrive(arrived.id, "key")
+    visit = desk.visit("old")
+    desk.repos.delete(visit.actor, visit.repo)
+    for one in (upload, arrived):
+        with pytest.raises(ObjectAbsent):
+            desk.gate.linked.uploads.upload(one.id)
+        with pytest.raises(ObjectAbsent):
+            desk.gate.linked.finish(one)
+    with desk.database.read() as connection:
+        assert set(connection.execute(sa.select(lfs_uploads.c.state)).scalars()) == {"failed"}
 
 
 def test_settings_change_what_is_named_and_nothing_else(desk):

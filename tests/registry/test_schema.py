@@ -14,8 +14,10 @@ from alembic.migration import MigrationContext
 from registry import schema
 from registry.db import Database, now
 from registry.errors import Damaged
+from registry.locks import LockRows
 from registry.tables.identity import namespaces, users
 from registry.tables.meta import metadata
+from tests.registry.people import add_repo, add_user
 from tests.services import postgres
 
 
@@ -70,6 +72,18 @@ def test_the_first_revision_goes_back_with_rows_in_place(empty: Database) -> Non
     assert schema.current(empty) == schema.BASE
     assert sa.inspect(empty.engine).get_table_names() == ["alembic_version"]
     assert schema.migrate(empty) == (schema.BASE, schema.head())
+
+
+def test_locks_pass_through_the_second_revision(empty: Database) -> None:
+    schema.migrate(empty)
+    add_user(empty, "ann")
+    add_repo(empty, "ann", "one")
+    locks = LockRows(empty)
+    first, _ = locks.create(1, 1, "a.bin")
+    schema.revert(empty, "0001")
+    schema.migrate(empty)
+    assert locks.create(1, 1, "a.bin") == (first, False)
+    assert locks.create(1, 1, "b.bin")[0].serial == 2
 
 
 def test_processes_that_migrate_at_once_all_end_at_head(empty: Database) -> None:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from registry.access import Access, Actor, Visit
 from registry.authors import Authors
+from registry.awaiting import Awaiting
 from registry.branches import Branches
 from registry.commits import Commits, Committed
 from registry.db import Database
@@ -30,7 +31,9 @@ from registry.routes.hub.arrivals import Arrivals
 from registry.routes.hub.manage import ManageDoor
 from registry.routes.hub.refs import RefDoor
 from registry.routes.hub.uploads import UploadDoor
+from registry.routes.hub.usage import UsageDoor
 from registry.routes.problems import InDialect, Problems
+from registry.usage import Usages
 from tests.registry import people
 from tests.registry.gate import MAIN, Gate
 
@@ -45,6 +48,7 @@ class Writing:
     database: Database
     folder: Path
     limits: DraftLimits | None = None
+    patience: float = 20.0
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.database, self.folder)
@@ -61,9 +65,10 @@ class Writing:
             "authors": Authors(self.database),
             "quarantine": self.quarantine,
         }
-        self.commits = Commits(links=self.gate.links, limits=self.limits, **shared)
+        self.commits = Commits(links=self.gate.links, uploads=self.gate.linked.uploads, limits=self.limits, **shared)
+        self.awaiting = Awaiting(self.gate.linked.uploads.unproven, seconds=self.patience)
         self.branches = Branches(revisions=self.revisions, **shared)
-        self.repos = Repos(self.database, self.access, start=self.commits.start)
+        self.repos = Repos(self.database, self.access, self.gate.linked.quotas, start=self.commits.start)
         self.preupload = Preupload(revisions=self.revisions)
         self.client = TestClient(self._app(), raise_server_exceptions=False)
 
@@ -73,8 +78,9 @@ class Writing:
         doors = (
             ManageDoor(auth=auth, arrivals=arrivals, repos=self.repos),
             RefDoor(arrivals=arrivals, branches=self.branches),
-            UploadDoor(arrivals=arrivals, preupload=self.preupload, commits=self.commits),
+            UploadDoor(arrivals=arrivals, preupload=self.preupload, commits=self.commits, awaiting=self.awaiting),
             AccountDoor(auth=auth, profiles=Profiles(self.database)),
+            UsageDoor(auth=auth, usages=Usages(self.database, self.gate.linked.quotas)),
         )
         routes = [route for door in doors for route in door.routes()]
         for route in routes:

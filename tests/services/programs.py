@@ -32,14 +32,30 @@ def find(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=":".join(FALLBACKS))
 
 
-class Git:
-    """git as a user with a home of their own and no settings from this machine."""
+def newest_git_lfs() -> Path:
+    """Return the newest git-lfs, of which `WEIGHTROOM_TEST_GIT_LFS` tells; the one on PATH is the oldest supported."""
+    named = os.environ.get("WEIGHTROOM_TEST_GIT_LFS", "")
+    if not named:
+        absence("no newest git-lfs; set WEIGHTROOM_TEST_GIT_LFS to what `.ci/newest-git-lfs FOLDER` prints")
+    found = Path(named)
+    if found.name != "git-lfs" or not os.access(found, os.X_OK):
+        absence(f"WEIGHTROOM_TEST_GIT_LFS: {named} is no program called git-lfs")
+    return found
 
-    def __init__(self, home: Path, **settings: str) -> None:
+
+class Git:
+    """git as a user with a home of their own and no settings from this machine.
+
+    `programs` is a folder that goes before all others on PATH; `seconds` is how long one command may take.
+    """
+
+    seconds = 200.0
+
+    def __init__(self, home: Path, *, programs: Path | None = None, **settings: str) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
         self.environment: Mapping[str, str] = {
-            "PATH": os.environ["PATH"],
+            "PATH": os.environ["PATH"] if programs is None else f"{programs}:{os.environ['PATH']}",
             "HOME": str(home),
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_TERMINAL_PROMPT": "0",
@@ -67,7 +83,7 @@ class Git:
             input=data,
             capture_output=True,
             check=False,
-            timeout=200,
+            timeout=self.seconds,
         )
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")

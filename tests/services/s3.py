@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lfs import s3
+from lfs.s3.bucket import Bucket, Patience, Place
+from lfs.s3.shelf import S3Store
 
 DEADLINE = 30.0
 
@@ -53,15 +54,19 @@ def rclone(folder: Path) -> Iterator[S3Endpoint]:
 
 def make_bucket(endpoint: S3Endpoint, name: str) -> None:
     """Create a bucket."""
-    client = s3.connect(endpoint.url, endpoint.region, "path", endpoint.access_key, endpoint.secret_key)
+    client = Bucket(_place(endpoint, name, ""), Patience()).client
     client.create_bucket(Bucket=name)
     client.close()
 
 
-def open_bucket(endpoint: S3Endpoint, name: str, prefix: str = "") -> s3.S3Store:
+def open_bucket(endpoint: S3Endpoint, name: str, prefix: str = "", patience: Patience | None = None) -> S3Store:
     """Return the shelf in a bucket that exists."""
-    return s3.S3Store(
-        bucket=name,
+    return S3Store(_place(endpoint, name, prefix), patience)
+
+
+def _place(endpoint: S3Endpoint, bucket: str, prefix: str) -> Place:
+    return Place(
+        bucket=bucket,
         prefix=prefix,
         endpoint=endpoint.url,
         region=endpoint.region,

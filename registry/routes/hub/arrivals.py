@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 
 from registry.access import Act, Visit
-from registry.errors import BadBody, BadPath, RepoAbsent
+from registry.errors import BadBody, BadPath, NotSupported, RepoAbsent
 from registry.names import TYPE_OF_NOUN, RepoId, RepoType, split_revpath
 from registry.revisions import Resolved, Revisions, asked
 from registry.routes.auth import Auth
@@ -33,6 +33,17 @@ class Arrivals:
         Raises: BadToken, NeedsLogin, RepoAbsent, NotAllowed.
         """
         return self._auth.visit(request, repo_of(request), act, ref)
+
+    def writer(self, request: Request) -> Visit:
+        """Bring somebody who may write, to a branch or by a pull request, to the repo of the address.
+
+        Raises: as `visit`, NotSupported (a pull request).
+        """
+        if flag(request, "create_pr"):
+            # A pull request asks for less than a commit: whoever may read may propose.
+            self.visit(request)
+            raise NotSupported("This server has no pull requests yet; commit to a branch instead.")
+        return self.visit(request, "write")
 
     def revision(self, request: Request) -> tuple[Visit, Resolved]:
         """Read an address that ends with a revision.

@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 
-from registry.errors import BadBody
+from registry.errors import BadBody, TooLarge
 from registry.names import RepoId, RepoType, parse_repo_id, repo_id
 
 Body = Mapping[str, object]
@@ -122,3 +122,15 @@ def repo(body: Body, own: str) -> RepoId:
 def _is_unicode(found: str) -> bool:
     """JSON may escape half a surrogate pair, which no encoding writes."""
     return found.isascii() or not any("\ud800" <= one <= "\udfff" for one in found)
+
+
+def objects(body: Body, name: str, *, most: int) -> list[Body]:
+    """Return an array of objects. Raises: BadBody, TooLarge (there are more than `most`)."""
+    found = body.get(name)
+    if not isinstance(found, list):
+        raise BadBody(f'"{name}" must be an array.')
+    if len(found) > most:
+        raise TooLarge(f"One call takes at most {most} {name}; ask in parts.")
+    if not all(isinstance(each, dict) for each in found):
+        raise BadBody(f'Each of "{name}" must be an object.')
+    return found

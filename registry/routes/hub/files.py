@@ -20,13 +20,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lfs import http_range
 from lfs.errors import RangeUnsatisfiable
+from lfs.memory import Memory
 from lfs.transfer import IMMUTABLE, Outgoing, Transfer
+from registry.access import Visit
 from registry.errors import ObjectAbsent
 from registry.git.tree import Entry, absent
 from registry.links import Held
-from registry.memory import Memory
 from registry.names import WEB_PREFIX
 from registry.revisions import Resolved, Revisions
+from registry.routes.cas import FILE_INFO, Advert, Cas
+from registry.routes.context import origin
+from registry.routes.hub import shapes
 from registry.routes.hub.arrivals import Arrivals, check_gate
 from registry.unpacked import Unpacked
 
@@ -93,6 +97,7 @@ class FileDoor:
     """Serves files. `held(repo_id, oid)` finds an LFS object of a repo.
 
     Files of git above `inline` bytes are sent from the store, where `unpacked` lays them out; without it, from memory.
+    `cas` is asked each time whether a file can be had by its chunks: that may change where a commit never does.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class FileDoor:
         transfer: Transfer,
         held: Callable[[int, str], Held | None],
         unpacked: Unpacked | None = None,
+        cas: Cas | None = None,
         inline: int = 1 << 20,
         memory: int = 32 << 20,
     ) -> None:
@@ -111,6 +117,7 @@ class FileDoor:
         self._transfer = transfer
         self._held = held
         self._unpacked = unpacked
+        self._cas = cas
         self._inline = inline
         self._ready: Memory[tuple[int, str, str, Verb], Ready] = Memory(
             memory, lambda ready: 2500 + len(ready.body or b"")
@@ -136,13 +143,24 @@ class FileDoor:
         ]
         if _matches(request.headers.get("if-none-match"), ready.etag):
             return Bytes(304, headers)
+        advert = self._advert(request, visit, at, ready)
+        if advert is not None:
+            headers += advert.headers()
+            if request.method == "GET" and _wants_info(request):
+                info = shapes.body(advert.document(ready.size, ready.etag))
+                return Bytes(200, _retold(headers, info), info)
         if request.method == "HEAD":
-            return Bytes(200, [*headers, (b"content-length", str(ready.size).encode())])
+            return Bytes(200, [*headers, _length(ready.size)])
         if ready.oid is not None:
             return self._object(at, ready, headers)
         if ready.size > self._inline and self._unpacked is not None:
             return self._sent(self._unpacked.key(at, ready.entry), ready, headers)
         return self._blob(request, at, ready, headers)
+
+    def _advert(self, request: Request, visit: Visit, at: Resolved, ready: Ready) -> Advert | None:
+        if self._cas is None or ready.oid is None:
+            return None
+        return self._cas.advert(origin(request), visit.repo, at.commit, ready.oid)
 
     def _object(self, at: Resolved, ready: Ready, headers: RawHeaders) -> ASGIApp:
         assert ready.oid is not None
@@ -164,12 +182,12 @@ class FileDoor:
             span = http_range.asked(asked, len(body), if_range=only_if, etag=ready.etag)
         except RangeUnsatisfiable:
             told = (b"content-range", http_range.unsatisfied(len(body)).encode())
-            return Bytes(416, [*headers, told, (b"content-length", b"0")])
+            return Bytes(416, [*headers, told, _length(0)])
         if span is None:
-            return Bytes(200, [*headers, (b"content-length", str(len(body)).encode())], body)
+            return Bytes(200, [*headers, _length(len(body))], body)
         told = (b"content-range", http_range.content_range(*span, len(body)).encode())
         part = body[slice(*span)]
-        return Bytes(206, [*headers, told, (b"content-length", str(len(part)).encode())], part)
+        return Bytes(206, [*headers, told, _length(len(part))], part)
 
     def _made(self, at: Resolved, path: str, verb: Verb) -> Ready:
         entry = self._revisions.entry(at, path)
@@ -198,6 +216,22 @@ class FileDoor:
                 Route(f"{repo}/raw/{{revpath:path}}", self.raw, methods=["GET"]),
             ]
         return found
+
+
+def _wants_info(request: Request) -> bool:
+    """Say whether a client asks for the way to a file with the words by which it would ask for its first byte."""
+    return FILE_INFO in request.headers.get("accept", "") and request.headers.get("range") == "bytes=0-0"
+
+
+def _retold(headers: RawHeaders, body: bytes) -> RawHeaders:
+    """Describe a body that tells of a file in place of the file."""
+    changed = (b"content-type", b"content-disposition", b"accept-ranges")
+    kept = [pair for pair in headers if pair[0] not in changed]
+    return [*kept, (b"content-type", FILE_INFO.encode()), (b"vary", b"accept, range"), _length(len(body))]
+
+
+def _length(size: int) -> tuple[bytes, bytes]:
+    return b"content-length", str(size).encode()
 
 
 def _media(path: str) -> tuple[str, bool]:

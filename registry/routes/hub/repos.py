@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lfs.memory import Memory
 from registry.access import Visit
 from registry.cards import Facts
 from registry.errors import RevisionAbsent
 from registry.facts import FactReader
 from registry.frontmatter import Json
-from registry.memory import Memory
 from registry.names import TYPE_OF_NOUN
 from registry.revisions import Resolved, Revisions, asked
 from registry.routes.hub import shapes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -11,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lfs.memory import Memory
 from registry.errors import BadBody, TooLarge
-from registry.frontmatter import Json
 from registry.git.tree import Entry
-from registry.memory import Memory
 from registry.names import TYPE_OF_NOUN
 from registry.revisions import Resolved, Revisions
 from registry.routes.body import parse_object, read_body
+from registry.routes.cas import Cas
 from registry.routes.hub import shapes
 from registry.routes.hub.arrivals import Arrivals, count, flag, next_link
 
@@ -41,19 +42,40 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A page of a pinned commit as JSON; `last` is its last path if others follow."""
+    """Entries of a pinned commit as JSON, and where each LFS object among them ends, in the order of the text.
+
+    `last` is the last path of a page that others follow.
+    """
 
     body: bytes
-    last: bytes | None
+    large: tuple[tuple[int, str], ...]
+    last: bytes | None = None
+
+    def with_hashes(self, hashes: Mapping[str, str]) -> bytes:
+        """Add the Xet hashes of these objects."""
+        made, begin = [], 0
+        for end, oid in self.large:
+            if oid in hashes:
+                made.append(self.body[begin:end] + b',"xetHash":"' + hashes[oid].encode() + b'"')
+                begin = end
+        return b"".join([*made, self.body[begin:]])
 
 
 class TreeDoor:
-    """Lists entries. Pages of pinned commits are kept written under `memory` bytes."""
+    """Lists entries. Pages of pinned commits are kept written under `memory` bytes.
 
-    def __init__(self, *, arrivals: Arrivals, revisions: Revisions, memory: int = 32 << 20) -> None:
+    Which of their files can be had by chunks may change, and is asked of `cas` for each answer, in one look.
+    """
+
+    def __init__(
+        self, *, arrivals: Arrivals, revisions: Revisions, cas: Cas | None = None, memory: int = 32 << 20
+    ) -> None:
         self._arrivals = arrivals
         self._revisions = revisions
-        self._written: Memory[tuple[int, str, Asked], Written] = Memory(memory, lambda written: 500 + len(written.body))
+        self._cas = cas
+        self._written: Memory[tuple[int, str, Asked], Written] = Memory(
+            memory, lambda written: 500 + len(written.body) + 200 * len(written.large)
+        )
 
     def tree(self, request: Request) -> Response:
         """List a folder of a revision, with `recursive` all below it; `expand` adds each entry's last commit."""
@@ -65,16 +87,9 @@ class TreeDoor:
         recursive, expand = flag(request, "recursive"), flag(request, "expand")
         limit = count(request, "limit", *_sizes(request, recursive=recursive, expand=expand))
         asked = Asked(folder, recursive, expand, max(1, limit), after)
-        written = self._written.get((at.repo_id, at.commit, asked), lambda: self._write(at, asked))
-        headers = {"X-Repo-Commit": at.commit}
-        if written.last is not None:
-            headers["Link"] = next_link(request, cursor=_closed(at.commit, written.last))
-        return Response(written.body, headers=headers, media_type="application/json")
-
-    def _write(self, at: Resolved, asked: Asked) -> Written:
-        page = self._revisions.tree(at, asked.folder, recursive=asked.recursive, limit=asked.limit, after=asked.after)
-        body = shapes.body(self._items(at, page.entries, expand=asked.expand))
-        return Written(body, page.entries[-1].path if page.more else None)
+        written = self._written.get((at.repo_id, at.commit, asked), lambda: self._page(at, asked))
+        more = {} if written.last is None else {"Link": next_link(request, cursor=_closed(at.commit, written.last))}
+        return self._told(at, written, more)
 
     async def paths_info(self, request: Request) -> Response:
         """Tell of named paths of a revision, files and folders; those that do not exist are left out."""
@@ -84,14 +99,29 @@ class TreeDoor:
     def _paths_info(self, request: Request, body: bytes) -> Response:
         _, at = self._arrivals.revision(request)
         paths, expand = _asked_paths(request, body)
-        body = shapes.body(self._items(at, self._revisions.find(at, paths), expand=expand))
-        return Response(body, headers={"X-Repo-Commit": at.commit}, media_type="application/json")
+        return self._told(at, self._write(at, self._revisions.find(at, paths), expand=expand), {})
 
-    def _items(self, at: Resolved, entries: tuple[Entry, ...] | list[Entry], *, expand: bool) -> list[dict[str, Json]]:
-        if not expand:
-            return [shapes.entry(entry) for entry in entries]
-        last = self._revisions.last_changes(at, [entry.path for entry in entries])
-        return [shapes.entry(entry, last.get(entry.path)) for entry in entries]
+    def _told(self, at: Resolved, written: Written, more: Mapping[str, str]) -> Response:
+        body = written.body
+        if self._cas is not None and written.large:
+            body = written.with_hashes(self._cas.hashes(at.repo_id, [oid for _, oid in written.large]))
+        return Response(body, headers={"X-Repo-Commit": at.commit, **more}, media_type="application/json")
+
+    def _page(self, at: Resolved, asked: Asked) -> Written:
+        page = self._revisions.tree(at, asked.folder, recursive=asked.recursive, limit=asked.limit, after=asked.after)
+        last = page.entries[-1].path if page.more else None
+        return self._write(at, page.entries, expand=asked.expand, last=last)
+
+    def _write(self, at: Resolved, entries: Sequence[Entry], *, expand: bool, last: bytes | None = None) -> Written:
+        changes = self._revisions.last_changes(at, [entry.path for entry in entries]) if expand else {}
+        items, large, end = [], [], 0
+        for entry in entries:
+            items.append(shapes.body(shapes.entry(entry, changes.get(entry.path))))
+            # One letter for the bracket or comma before it; its own last letter closes it.
+            end += 1 + len(items[-1])
+            if entry.pointer is not None:
+                large.append((end - 1, entry.pointer.oid))
+        return Written(b"[" + b",".join(items) + b"]", tuple(large), last)
 
     def routes(self) -> list[Route]:
         """List the routes of this door."""

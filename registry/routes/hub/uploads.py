@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from registry import cards
 from registry.access import Visit
+from registry.awaiting import Awaiting, Wait
 from registry.commits import Commits
 from registry.draft import Draft
-from registry.errors import BadBody, NotSupported, RegistryError, TooLarge
+from registry.errors import RegistryError, StillChecked
 from registry.frontmatter import Json
 from registry.names import TYPE_OF_NOUN, RepoType
 from registry.preupload import Announced, Preupload
@@ -19,7 +22,7 @@ from registry.receive import Origin
 from registry.routes.body import read_json
 from registry.routes.context import origin, request_id
 from registry.routes.hub import fields
-from registry.routes.hub.arrivals import Arrivals, flag
+from registry.routes.hub.arrivals import Arrivals
 from registry.routes.hub.ndjson import CommitLines
 
 _MOST_BODY = 8 << 20
@@ -34,8 +37,9 @@ _KINDS: dict[str, RepoType] = {"model": "model", "dataset": "dataset", "space": 
 class UploadDoor:
     """Takes commits, and answers what clients ask before they send one. One must be allowed to write."""
 
-    def __init__(self, *, arrivals: Arrivals, preupload: Preupload, commits: Commits) -> None:
+    def __init__(self, *, arrivals: Arrivals, preupload: Preupload, commits: Commits, awaiting: Awaiting) -> None:
         self._arrivals = arrivals
+        self._awaiting = awaiting
         self._preupload = preupload
         self._commits = commits
 
@@ -59,7 +63,7 @@ class UploadDoor:
         return await run_in_threadpool(self._sort, request, body)
 
     def _sort(self, request: Request, body: fields.Body) -> Response:
-        visit = self._enter(request)
+        visit = self._arrivals.writer(request)
         files = _announced(body)
         commit, found = self._preupload.sort(visit, _revision(request), files, fields.maybe_text(body, "gitIgnore"))
         answer: list[Json] = [
@@ -75,26 +79,35 @@ class UploadDoor:
 
     async def commit(self, request: Request) -> Response:
         """Make one commit of all operations in the body, which is read line by line."""
-        visit = await run_in_threadpool(self._enter, request)
+        visit = await run_in_threadpool(self._arrivals.writer, request)
         draft = await run_in_threadpool(self._commits.draft)
         try:
             await _collect(request, draft)
-            return await run_in_threadpool(self._finish, request, visit, draft)
+            with self._awaiting.place() as wait:
+                return await self._patiently(request, visit, draft, wait)
         finally:
             await run_in_threadpool(draft.spool.close)
+
+    async def _patiently(self, request: Request, visit: Visit, draft: Draft, wait: Wait) -> Response:
+        """Commit, and again whenever uploads that stood in the way were checked; no thread is held in between."""
+        while True:
+            try:
+                return await run_in_threadpool(self._finish, request, visit, draft)
+            except StillChecked as still:
+                while (pause := await run_in_threadpool(wait.pause, still)) is not None:
+                    await asyncio.sleep(pause.seconds)
+                    if await request.is_disconnected():
+                        raise ClientDisconnect from still
+                if not wait.patient:
+                    raise
+            # Minutes may have passed, and rights with them.
+            visit = await run_in_threadpool(self._arrivals.writer, request)
 
     def _finish(self, request: Request, visit: Visit, draft: Draft) -> Response:
         by = Origin(visit.actor, "api", request_id=request_id(request))
         made = self._commits.commit(visit.repo.id, by, _revision(request), draft)
         url = f"{origin(request)}/{visit.repo.repo_id.web}/commit/{made.sha}"
         return JSONResponse({"success": True, "commitOid": made.sha, "commitUrl": url, "hookOutput": ""})
-
-    def _enter(self, request: Request) -> Visit:
-        if flag(request, "create_pr"):
-            # A pull request asks for less than a commit: whoever may read may propose.
-            self._arrivals.visit(request)
-            raise NotSupported("This server has no pull requests yet; commit to a branch instead.")
-        return self._arrivals.visit(request, "write")
 
     def routes(self) -> list[Route]:
         """List the routes of this door."""
@@ -134,17 +147,10 @@ async def _collect(request: Request, draft: Draft) -> None:
 
 
 def _announced(body: fields.Body) -> list[Announced]:
-    files = body.get("files")
-    if not isinstance(files, list):
-        raise BadBody('"files" must be an array.')
-    if len(files) > _MOST_FILES:
-        raise TooLarge(f"One call takes at most {_MOST_FILES} files; ask in parts.")
-    return [_one(file) for file in files]
+    return [_one(file) for file in fields.objects(body, "files", most=_MOST_FILES)]
 
 
-def _one(file: object) -> Announced:
-    if not isinstance(file, dict):
-        raise BadBody('Each of "files" must be an object.')
+def _one(file: fields.Body) -> Announced:
     path = fields.text(file, "path")
     sample = fields.base64_of(fields.maybe_text(file, "sample") or "", "sample")[:_SAMPLE]
     return Announced(path, fields.whole(file, "size") or 0, sample)

@@ -182,14 +182,15 @@ def test_a_broken_engine_refuses_work(folder: Path, caplog: pytest.LogCaptureFix
 def test_closing_frees_the_model_and_stops_the_thread(folder: Path) -> None:
     model = _model(folder)
     weight = weakref.ref(model.lm_head.weight)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     engine = ContinuousEngine(model, "continuous float32", SMALL)
     del model
     answers(engine, [ask(max_new=4)])
     engine.close()
     gc.collect()
     assert weight() is None
-    assert threading.active_count() == before
+    # Threads of earlier tests may end meanwhile; none of this engine's is left.
+    assert set(threading.enumerate()) <= before
     assert engine.info().bytes > 0
 
 

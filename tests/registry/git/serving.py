@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from registry.access import Act
+from registry.awaiting import Awaiting
 from registry.errors import BadToken, NeedsLogin, NotAllowed, RepoAbsent
 from registry.git.responses import Responses
 from registry.git.snapshot import Snapshot
@@ -28,6 +29,7 @@ from registry.receive import Origin, Outcome, Update
 from registry.routes.auth import token_of
 from registry.routes.blocks import Threads
 from registry.routes.git import GitDoor
+from registry.routes.judging import Judging
 from registry.routes.problems import InDialect, Problems
 from registry.routes.pushes import Pushes
 from tests.registry.git.packed import Depot
@@ -41,6 +43,8 @@ class Town:
     private: set[str] = field(default_factory=set)
     pushed: list[tuple[Origin, tuple[Update, ...], bytes | None]] = field(default_factory=list)
     gate: Callable[[tuple[Update, ...], Callable[[str], None]], Outcome] = lambda updates, progress: Outcome(updates)
+    waiting: dict[str, int] = field(default_factory=dict)
+    patience: float = 20.0
 
     def visit(self, request: Request, repo: RepoId, act: Act = "read") -> SimpleNamespace:
         """Play the part of Auth: `key` may read and write, `glance` may read, nobody reads public repos only."""
@@ -63,11 +67,20 @@ class Town:
         pack: Path | None,
         *,
         atomic: bool,
+        patient: bool,
         progress: Callable[[str], None],
     ) -> Outcome:
         """Play the part of the gate: remember what came and do as `gate` says."""
         self.pushed.append((origin, tuple(updates), None if pack is None else pack.read_bytes()))
         return self.gate(tuple(updates), progress)
+
+    def unproven(self, repo_id: int, oids: Collection[str]) -> dict[str, int]:
+        """Play the part of Uploads."""
+        return {oid: size for oid, size in self.waiting.items() if oid in oids}
+
+    def judging(self, workers: Executor) -> Judging:
+        """Judge pushes by this town's gate, waiting for uploads as long as `unproven` says that there are some."""
+        return Judging(receiver=self, workers=workers, awaiting=Awaiting(self.unproven, seconds=self.patience))
 
     def snapshot(self, repo_id: int) -> Snapshot:
         """Play the part of Repositories."""
@@ -96,10 +109,9 @@ def door(folder: Path, depot: Depot) -> Iterator[Door]:
         upload_pack=UploadPack(views, responses, agent="weightroom/test"),
         upload_pack_v0=UploadPackV0(views, responses, agent="weightroom/test"),
         pushes=Pushes(
-            receiver=town,
+            judging=town.judging(builders),
             quarantine=folder / "quarantine",
             limits=Limits(),
-            workers=builders,
             agent="weightroom/test",
             fsync=False,
         ),

@@ -127,6 +127,61 @@ def test_a_public_url_is_the_origin_whatever_is_asked() -> None:
     assert found.text.startswith("https://models.example ")
 
 
+def seen(request: Request) -> Response:
+    raw = context.raw_path(request)
+    return PlainTextResponse(f"{context.origin(request)} {request.url.path} {raw} {request.url.netloc}")
+
+
+def below(path: str, public_url: str = "https://example.org/a/models", **more: str) -> str:
+    """Ask for a path as a proxy passes it on; return origin, path, raw path and Host as rooms behind see them."""
+    origins = Origins(public_url, [PROXY])
+    app = Starlette(routes=[Route("/{rest:path}", seen)])
+    front = Front(app, origins=origins, limits=Limits({}), meter=Meter())
+    asked = TestClient(front, base_url="http://10.1.2.3:8000", client=("10.0.0.1", 1))
+    answer = asked.get(path, headers=more)
+    return answer.text if answer.status_code == 200 else str(answer.status_code)
+
+
+@pytest.mark.parametrize(
+    ("path", "inner"),
+    [
+        ("/ann/m/resolve/a%2Fb/c", "/ann/m/resolve/a/b/c /ann/m/resolve/a%2Fb/c"),
+        ("/a/models/ann/m/resolve/a%2Fb/c", "/ann/m/resolve/a/b/c /ann/m/resolve/a%2Fb/c"),
+        ("/%61/mod%65ls/ann/m", "/ann/m /ann/m"),
+        ("/a/models", "/ /"),
+        ("/a/models/", "/ /"),
+        ("/a/modelsx/m", "/a/modelsx/m /a/modelsx/m"),
+        ("/a%2Fmodels/m", "/a/models/m /a%2Fmodels/m"),
+        ("/a/models/a/models/m", "/a/models/m /a/models/m"),
+    ],
+)
+def test_the_prefix_of_the_public_url_is_taken_off_once_if_it_is_there(path: str, inner: str) -> None:
+    assert below(path) == f"https://example.org/a/models {inner} example.org"
+
+
+def test_a_proxy_that_says_what_it_took_off_is_believed_and_strangers_are_not() -> None:
+    told = {"X-Forwarded-Prefix": "/hub"}
+    assert below("/hub/m", "https://example.org/hub", **told).split()[1] == "/hub/m"
+    front = Front(
+        Starlette(routes=[Route("/{rest:path}", seen)]),
+        origins=Origins("https://example.org/hub", []),
+        limits=Limits({}),
+        meter=Meter(),
+    )
+    assert TestClient(front).get("/hub/m", headers=told).text.split()[1] == "/m"
+
+
+def test_below_a_prefix_odd_paths_are_refused_as_above_it() -> None:
+    for path in ("/a/models//x", "/a/models/%2e%2e/x", "/a/models/x/%2E/y", "/a/models/b%5Cc"):
+        assert below(path) == "400"
+
+
+def test_rate_buckets_count_below_the_prefix() -> None:
+    front = Front(application(), origins=Origins("https://example.org/m", []), limits=Limits({"api": 1}), meter=Meter())
+    asked = TestClient(front)
+    assert [asked.get(path).status_code for path in ("/m/api/x", "/api/x")] == [200, 429]
+
+
 def test_every_refusal_of_the_front_is_in_the_words_of_the_door() -> None:
     limited = client(quotas={"git": 1, "lfs": 1})
     for path in ("/a/b/info/refs", "/a/b.git/info/lfs/locks"):

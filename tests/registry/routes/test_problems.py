@@ -73,6 +73,11 @@ def test_a_bad_token_has_the_text_that_clients_match() -> None:
     )
 
 
+def test_people_with_a_bad_token_are_told_what_to_do() -> None:
+    for dialect in ("git", "lfs"):
+        assert b"valid one" in answer(dialect, errors.BadToken("x")).body
+
+
 def test_absence_of_a_file_names_the_commit_that_lacks_it() -> None:
     assert answer("hub", errors.EntryAbsent("x", commit="a" * 40)).headers["x-repo-commit"] == "a" * 40
 

@@ -22,7 +22,7 @@ from registry.git.snapshot import ZERO
 from registry.git.verdict import Limits
 from registry.policy import Refusal
 from registry.receive import Outcome
-from registry.routes import pushes
+from registry.routes import judging
 from registry.routes.pushes import Pushes
 from tests.registry.git.packed import Depot, git, grow, new_repo
 from tests.registry.git.serving import Door, Town, door
@@ -150,7 +150,7 @@ def test_what_is_no_pack_is_refused_in_the_report(
 def test_the_gate_speaks_while_it_judges_and_is_told_from_a_dead_one(
     client: httpx.Client, served: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pushes, "_KEEP_ALIVE_SECONDS", 0.02)
+    monkeypatch.setattr(judging, "_KEEP_ALIVE_SECONDS", 0.02)
     waited = threading.Event()
 
     def gate(updates: tuple, progress) -> Outcome:  # type: ignore[no-untyped-def, type-arg]
@@ -190,7 +190,7 @@ def test_commands_that_are_none_are_a_bad_request(client: httpx.Client, sent: by
 def test_an_intake_takes_any_pieces(tmp_path: Path, size: int, cuts: list[int], options: list[str]) -> None:
     sent = body(pack(size), options=tuple(options))
     with ThreadPoolExecutor(1) as workers:
-        taker = Pushes(receiver=Town(), quarantine=tmp_path, limits=Limits(), workers=workers, agent="t", fsync=False)
+        taker = Pushes(judging=Town().judging(workers), quarantine=tmp_path, limits=Limits(), agent="t", fsync=False)
         intake = taker.intake(gzipped=False)
         places = [0, *sorted(min(cut, len(sent)) for cut in cuts), len(sent)]
         for start, stop in itertools.pairwise(places):
@@ -208,7 +208,7 @@ def test_an_intake_takes_any_pieces(tmp_path: Path, size: int, cuts: list[int], 
 @given(garbage=st.binary(max_size=300), cut=st.integers(0, 300))
 def test_garbage_raises_only_our_error_and_leaves_nothing(tmp_path: Path, garbage: bytes, cut: int) -> None:
     with ThreadPoolExecutor(1) as workers:
-        taker = Pushes(receiver=Town(), quarantine=tmp_path, limits=Limits(), workers=workers, agent="t", fsync=False)
+        taker = Pushes(judging=Town().judging(workers), quarantine=tmp_path, limits=Limits(), agent="t", fsync=False)
         intake = taker.intake(gzipped=False)
         try:
             intake.feed(garbage[:cut])

@@ -10,13 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from lfs.pointer import Pointer, canonical
-from registry.db import Database
+from registry.db import Database, now
 from registry.git.cache import PackCache
 from registry.git.objects import ManifestStore
 from registry.git.repository import Repositories
 from registry.git.snapshot import ZERO, pack_key
 from registry.tables.objects import lfs_links, lfs_objects, packs, repo_packs
-from registry.tables.repos import refs
+from registry.tables.repos import refs, repos
 from registry.upkeep.findings import Finding
 from registry.upkeep.fsck import Fsck
 from tests.registry.gate import MAIN, Gate
@@ -129,9 +129,10 @@ def test_history_that_a_pack_took_with_it_is_found(gate: Gate) -> None:
     change(gate, sa.delete(repo_packs).where(repo_packs.c.pack_id == first.id))
     with gate.database.write() as connection:
         connection.exec_driver_sql("UPDATE repos SET manifest_version = manifest_version + 1")
-    (finding,) = found(gate)
+    finding, total = found(gate)
     assert finding.kind == "object"
     assert "named by" in finding.text
+    assert (total.check, total.kind) == ("sums", "repo")
 
 
 def test_a_pack_on_its_way_out_that_is_still_used_is_found(gate: Gate) -> None:
@@ -154,23 +155,45 @@ def test_lost_and_rotten_objects_are_found(gate: Gate) -> None:
 
 def test_a_pointer_without_its_link_is_found(gate: Gate) -> None:
     change(gate, sa.delete(lfs_links))
-    (finding,) = found(gate)
+    finding, total = found(gate)
     assert (finding.check, finding.kind) == ("links", "pointer")
     assert OID in finding.text
+    assert total.check == "sums"
 
 
 def test_a_link_of_another_size_is_found(gate: Gate) -> None:
     change(gate, sa.update(lfs_links).values(size=7))
-    assert {finding.kind for finding in found(gate)} == {"pointer", "LFS object"}
+    assert {finding.kind for finding in found(gate)} == {"pointer", "LFS object", "repo"}
 
 
-def test_a_link_to_a_damaged_object_is_found(gate: Gate) -> None:
+def test_a_damaged_object_is_found_while_a_repo_links_it(gate: Gate) -> None:
     change(gate, sa.update(lfs_objects).values(state="damaged"))
-    assert {finding.check for finding in found(gate)} == {"objects", "links"}
+    assert {finding.check for finding in found(gate)} == {"objects"}
+    change(gate, sa.delete(lfs_links))
+    assert {finding.check for finding in found(gate)} == {"links", "sums"}
+
+
+def test_an_object_that_waits_for_deletion_and_is_linked_is_found(gate: Gate) -> None:
+    change(gate, sa.update(lfs_objects).values(state="condemned"))
+    (finding,) = found(gate, read_data=True)
+    assert (finding.check, finding.subject) == ("links", OID)
+
+
+def test_a_pack_whose_bytes_are_on_their_way_is_no_finding(gate: Gate) -> None:
+    row = dict.fromkeys(("id", "idx_oid", "intro_oid"), "f" * 64) | {"git_sha1": "f" * 40, "why": "push"}
+    sizes = dict.fromkeys(("bytes", "objects", "commits", "idx_bytes", "intro_bytes"), 7)
+    with gate.database.write() as connection:
+        connection.execute(sa.insert(packs).values(row | sizes | {"state": "stored", "created_at": now()}))
+    assert found(gate, read_data=True) == []
+
+
+def test_wrong_sums_are_found(gate: Gate) -> None:
+    change(gate, sa.update(repos).values(git_bytes=1, lfs_bytes=2))
+    assert [finding.text.split(",")[0] for finding in found(gate)] == ["counts 2 bytes of LFS", "counts 1 bytes of git"]
 
 
 def test_findings_are_one_line_and_json(gate: Gate) -> None:
     change(gate, sa.delete(lfs_links))
-    (finding,) = found(gate)
+    finding, _ = found(gate)
     assert "\n" not in finding.line()
     assert set(finding.fields()) == {"check", "kind", "subject", "text"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 
 from lfs.pointer import Pointer, canonical
 from lfs.transfer import Transfer
+from lfs.xet.tokens import XetTokens
 from registry.access import Access, Actor
 from registry.catalog import Catalog
 from registry.db import Database
@@ -19,27 +21,40 @@ from registry.facts import FactReader
 from registry.git.snapshot import ZERO
 from registry.git.verdict import Update
 from registry.git.view import Views
+from registry.linking import Linker
 from registry.names import RepoType
 from registry.publish import Origin
 from registry.revisions import Resolved, Revisions
 from registry.routes.auth import Auth
+from registry.routes.cas import Cas
 from registry.routes.hub.arrivals import Arrivals
 from registry.routes.hub.files import FileDoor
 from registry.routes.hub.lists import ListDoor
 from registry.routes.hub.repos import RepoDoor
 from registry.routes.hub.trees import TreeDoor
+from registry.routes.hub.xet import XetDoor
 from registry.routes.problems import InDialect, Problems
 from registry.unpacked import Unpacked
+from registry.xet_copies import Copies
+from registry.xet_domains import XetDomains
+from registry.xet_files import XetFiles
+from registry.xorbs import XetRows
 from tests.registry import people
 from tests.registry.gate import MAIN, Gate
+
+SECRET = b"a secret of this test, and of it"
 
 
 @dataclass
 class Reader:
-    """A gate with the doors that read what passed it; `ann` (1) owns the model `ann/one` (1), `bob` is a stranger."""
+    """A gate with the doors that read what passed it; `ann` (1) owns the model `ann/one` (1), `bob` is a stranger.
+
+    Xet is switched off unless asked for.
+    """
 
     database: Database
     folder: Path
+    xet: bool = False
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.database, self.folder)
@@ -53,9 +68,17 @@ class Reader:
         self.catalog = Catalog(self.database, describe=self._describe)
         auth = Auth(self.access)
         arrivals = Arrivals(auth=auth, revisions=self.revisions)
+        self.xet_tokens = XetTokens([SECRET], time.time)
+        self.cas = Cas(
+            tokens=self.xet_tokens,
+            domains=XetDomains(self.database, "namespace"),
+            advertised=XetFiles(self.database).advertised,
+        )
+        cas = self.cas if self.xet else None
         doors = (
+            XetDoor(auth=auth, arrivals=arrivals, copies=self._copies(), cas=cas),
             ListDoor(auth=auth, catalog=self.catalog, revisions=self.revisions),
-            TreeDoor(arrivals=arrivals, revisions=self.revisions),
+            TreeDoor(arrivals=arrivals, revisions=self.revisions, cas=cas),
             RepoDoor(arrivals=arrivals, revisions=self.revisions, facts=self.facts),
             FileDoor(
                 arrivals=arrivals,
@@ -63,11 +86,16 @@ class Reader:
                 transfer=Transfer(store=self.gate.store),
                 held=held,
                 unpacked=Unpacked(revisions=self.revisions, store=self.gate.store),
+                cas=cas,
                 inline=300_000,
             ),
         )
         routes = [route for door in doors for route in door.routes()]
         self.app = Starlette(routes=[_spoken(route) for route in routes])
+
+    def _copies(self) -> Copies:
+        rows = XetRows(self.database, self.gate.linked.quotas, sharing="namespace")
+        return Copies(self.database, rows, self.gate.links, Linker(self.database, self.gate.linked.quotas))
 
     def _describe(self, kind: RepoType, repo_id: int, sha: str) -> object:
         version = self.gate.repositories.snapshot(repo_id).manifest_version
@@ -95,8 +123,7 @@ class Reader:
         oid = hashlib.sha256(content).hexdigest()
         key = f"lfs/{oid[:2]}/{oid[2:4]}/{oid}"
         self.gate.store.put(key, content, len(content), oid)
-        upload = self.gate.links.begin(repo_id, 1, [(oid, len(content))])[oid]
-        self.gate.links.finish(upload, key, oid, len(content))
+        self.gate.link(oid, len(content), repo_id)
         return canonical(Pointer(oid, len(content)))
 
 

@@ -1,0 +1,170 @@
+"""What the Xet rooms ask about xorbs, files and who may read them: `XetIndex`, and the values that it deals in.
+
+A hash is 32 raw bytes here and everywhere below the routes; only the wire has the text form. A domain is the circle
+within which content is deduplicated, an opaque id: what lies in another one is never seen from here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Scope = Literal["read", "write"]
+
+_TERM = struct.Struct("<32sIIQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """What a token says: who may do what in which repo, until when (Unix seconds). `actor_id` 0 is nobody."""
+
+    repo_id: int
+    actor_id: int
+    domain: str
+    scope: Scope
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class Xorb:
+    """A xorb whose bytes were proven: where its body and its table lie, the body's bytes, its chunks and raw bytes."""
+
+    hash: bytes
+    key: str
+    table: str
+    size: int
+    raw_size: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A term of a file as it is kept: chunks `start` to `end` of a xorb, and where in the file their bytes begin."""
+
+    xorb: bytes
+    start: int
+    end: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file by its chunks; `terms` are 48 bytes each: xorb[32], u32 start, u32 end, u64 offset, little-endian."""
+
+    hash: bytes
+    size: int
+    terms: bytes
+
+    def parts(self) -> Iterator[Part]:
+        """Read the terms, in the order of the file."""
+        return (Part(*fields) for fields in _TERM.iter_unpack(self.terms))
+
+
+@dataclass(frozen=True, slots=True)
+class Filing:
+    """One file of a shard that was checked: `sha256` is what the client says (64 hex digits), empty if it says none.
+
+    `marks` are the chunks by which others may find the file, each with the xorb that has it.
+    """
+
+    file: File
+    sha256: str
+    marks: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What a mark leads to: a file, and the xorb that had the chunk when it was filed.
+
+    That xorb may be gone, and the file may be kept by the terms of another shard, without it.
+    """
+
+    file: File
+    xorb: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Leave to put the bytes of one xorb straight into the store, under a key that no other PUT ever names."""
+
+    id: str
+    domain: str
+    hash: bytes
+    key: str
+    length: int
+    expires: int
+
+
+def packed(parts: Sequence[Part]) -> bytes:
+    """Lay terms out as `File` keeps them."""
+    return b"".join(_TERM.pack(part.xorb, part.start, part.end, part.at) for part in parts)
+
+
+class XetIndex(Protocol):
+    """The rows of a registry, or a memory index in tests. Synchronous, thread-safe, called on worker threads.
+
+    Every method may also raise Busy (the rows do not answer).
+    """
+
+    def enter(self, leave: Leave, generation: int) -> None:
+        """Look whether leave still holds: repo alive, actor not revoked, the generation one that there is.
+
+        Raises: BadToken (the actor is gone), RepoAbsent (the repo is gone), ObjectAbsent (no such generation yet).
+        """
+
+    def renew(self, domain: str) -> None:
+        """Begin a new generation of a domain, at most every ten minutes: its clients forget which xorbs they know.
+
+        For shards that name one that is gone.
+        """
+
+    def live(self, domain: str, hashes: Collection[bytes]) -> Mapping[bytes, Xorb]:
+        """Return those of these xorbs that a shard of this domain may name."""
+
+    def keep(self, domain: str, xorb: Xorb) -> Xorb:
+        """Make a proven xorb live in a domain, and promise it; durable at return. Repeatable, also at the same time.
+
+        Returns the xorb that is served: `xorb`, unless the store had it already, sound and under other keys: then the
+        caller may delete its own. One that is condemned, quarantined or on its way out lives again, under these keys.
+        """
+
+    def promise(self, domain: str, hashes: Collection[bytes]) -> None:
+        """Keep xorbs for as long as clients may remember that we have them; written at most daily per xorb."""
+
+    def grant(self, granted: Granted) -> None:
+        """Note a grant. Durable at return."""
+
+    def granted(self, id: str) -> Granted:
+        """Return a grant. Raises: ObjectAbsent (no such one, or it has expired)."""
+
+    def drop_grant(self, id: str) -> None:
+        """Forget a grant; absent is success."""
+
+    def file(self, leave: Leave, filings: Sequence[Filing]) -> bool:
+        """File what a shard names, for the repo of `leave`, in one transaction; False if all of it was there before.
+
+        Files, their xorbs, links of the repo, marks and promises; a link stays declared until its sha256 is proven.
+        Condemned xorbs live again. Raises: ObjectAbsent (a xorb is not live in this domain any more: nothing is
+        filed), QuotaExceeded, RepoAbsent.
+        """
+
+    def find(self, repo_id: int, hash: bytes) -> File | None:
+        """Return a file that this repo links, refuted links left out; None also if only others have it."""
+
+    def whole(self, hash: bytes) -> File | None:
+        """Return a file whoever links it: for readers who were let in by another door."""
+
+    def located(self, hashes: Collection[bytes]) -> Mapping[bytes, Xorb]:
+        """Return xorbs by hash in whatever domain, those that are quarantined or being deleted left out."""
+
+    def around(self, domain: str, chunk: bytes) -> Marked | None:
+        """Return the newest file of this domain that has this chunk as a mark, and where the chunk is."""
+
+    def answer_key(self, domain: str, week: int) -> tuple[bytes, int]:
+        """Return the key under which dedup answers of a week hide chunk hashes, 32 bytes and never zero, and when it
+        ends, in Unix seconds; the same for all who ask."""
+
+    def quarantine(self, hash: bytes, key: str) -> None:
+        """Note that the bytes under a key are not this xorb: nobody is told any more that it is here."""

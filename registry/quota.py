@@ -1,0 +1,149 @@
+"""What a namespace may hold, what it holds, and what is on its way to it.
+
+    used      git and LFS bytes of its living repos; each repo counts what it links, also what others share
+    reserved  objects announced to its repos and not linked yet: each (repo, object) once, until its upload expires
+    quota     its own, else the setting `QUOTA`, else none
+
+Who decides by these numbers locks the namespace's row, after the repo's and before any object's; no quota, no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from registry.db import Database, now
+from registry.errors import QuotaExceeded
+from registry.tables.identity import namespaces
+from registry.tables.objects import lfs_links, lfs_uploads
+from registry.tables.repos import repos
+
+_STEPS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The numbers of a namespace, in bytes; `quota` is None if it may hold any amount."""
+
+    namespace: str
+    quota: int | None
+    used: int
+    reserved: int
+
+    def check(self, asked: int, *, reserved: bool = True) -> None:
+        """Refuse `asked` bytes more than fit; without `reserved` only what is held already stands in the way.
+
+        Raises: QuotaExceeded.
+        """
+        taken = self.used + (self.reserved if reserved else 0)
+        if self.quota is None or asked <= 0 or taken + asked <= self.quota:
+            return
+        coming = f" and expects uploads of {shown(self.reserved)}" if reserved and self.reserved else ""
+        raise QuotaExceeded(
+            f"{self.namespace} holds {shown(self.used)}{coming}; {shown(asked)} more do not fit into its quota of "
+            f"{shown(self.quota)}. Delete repos or files that nobody needs, or ask this server's operator to raise it "
+            f"(weightroom quota set {self.namespace} SIZE)."
+        )
+
+
+class Quotas:
+    """Reads and judges usage; `default` is the quota of a namespace without one of its own, None for no limit."""
+
+    def __init__(self, database: Database, *, default: int | None = None, clock: Callable[[], datetime] = now) -> None:
+        self._db = database
+        self._default = default
+        self._clock = clock
+
+    def applies(self, quota: int | None) -> bool:
+        """Tell whether a namespace with this quota of its own is limited."""
+        return quota is not None or self._default is not None
+
+    def held(self, connection: Connection, namespace_id: int) -> Usage | None:
+        """Return the usage of a namespace that is limited, with its row locked until the transaction ends; else None.
+
+        The caller holds the lock of the repo that is about to grow, and none of an object.
+        """
+        chosen = sa.select(namespaces.c.name, namespaces.c.quota).where(namespaces.c.id == namespace_id)
+        row = connection.execute(chosen).one()
+        if not self.applies(row.quota):
+            return None
+        if connection.dialect.name != "sqlite":
+            # What refers to the namespace, such as a new repo of it, need not wait.
+            row = connection.execute(chosen.with_for_update(key_share=True)).one()
+        return self._count(connection, namespace_id, row.name, row.quota)
+
+    def check(self, repo_id: int, asked: int) -> None:
+        """Look whether `asked` bytes more fit into the namespace of a repo, before work is done in vain.
+
+        Raises: QuotaExceeded.
+        """
+        chosen = sa.select(namespaces.c.id, namespaces.c.name, namespaces.c.quota)
+        chosen = chosen.join(repos, repos.c.namespace_id == namespaces.c.id).where(repos.c.id == repo_id)
+        with self._db.look() as connection:
+            row = connection.execute(chosen).first()
+        if row is None or not self.applies(row.quota):
+            return
+        with self._db.read() as connection:
+            usage = self._count(connection, row.id, row.name, row.quota)
+        usage.check(asked)
+
+    def usage(self, namespace_id: int) -> Usage:
+        """Return the numbers of a namespace, for people."""
+        chosen = sa.select(namespaces.c.name, namespaces.c.quota).where(namespaces.c.id == namespace_id)
+        with self._db.read() as connection:
+            row = connection.execute(chosen).one()
+            return self._count(connection, namespace_id, row.name, row.quota)
+
+    def receive(self, connection: Connection, repo_id: int, namespace_id: int) -> None:
+        """Look whether a namespace has room for a repo of another, and for what is announced to it.
+
+        The caller holds the lock of the repo. Raises: QuotaExceeded.
+        """
+        usage = self.held(connection, namespace_id)
+        if usage is not None:
+            own = _number(connection, sa.select(repos.c.git_bytes + repos.c.lfs_bytes).where(repos.c.id == repo_id))
+            usage.check(own + _number(connection, _reserved(lfs_uploads.c.repo_id == repo_id, self._clock())))
+
+    def _count(self, connection: Connection, namespace_id: int, name: str, quota: int | None) -> Usage:
+        alive = sa.and_(repos.c.namespace_id == namespace_id, repos.c.deleted_at.is_(None))
+        used = _number(connection, sa.select(sa.func.sum(repos.c.git_bytes + repos.c.lfs_bytes)).where(alive))
+        here = sa.exists().where(repos.c.id == lfs_uploads.c.repo_id, alive)
+        reserved = _number(connection, _reserved(here, self._clock()))
+        return Usage(name, self._default if quota is None else quota, used, reserved)
+
+
+def pending(moment: datetime) -> sa.ColumnElement[bool]:
+    """Say of an upload that its bytes may still come, or came and wait for their proof."""
+    coming = sa.and_(lfs_uploads.c.state == "open", lfs_uploads.c.expires_at > moment)
+    return sa.or_(lfs_uploads.c.state == "arrived", coming)
+
+
+def shown(size: int) -> str:
+    """Write a size for people: `900 bytes`, `1.5 GiB`."""
+    if size < 1024:
+        return f"{size} bytes"
+    step = min((size.bit_length() - 1) // 10, len(_STEPS) - 1)
+    return f"{size / (1 << 10 * step):.1f}".removesuffix(".0") + f" {_STEPS[step]}"
+
+
+def _reserved(here: sa.ColumnElement[bool], moment: datetime) -> sa.Select[tuple[float]]:
+    linked = sa.exists().where(lfs_links.c.repo_id == lfs_uploads.c.repo_id, lfs_links.c.oid == lfs_uploads.c.oid)
+    each = (
+        sa.select(sa.func.max(lfs_uploads.c.size).label("size"))
+        .where(here, pending(moment), ~linked)
+        .group_by(lfs_uploads.c.repo_id, lfs_uploads.c.oid)
+        .subquery()
+    )
+    # Announced by whoever likes, up to 2^63 - 1 each: SQLite has no integers for a sum of these.
+    return sa.select(sa.func.sum(sa.cast(each.c.size, sa.Float(53))))
+
+
+def _number(connection: Connection, statement: sa.Select[Any]) -> int:
+    # PostgreSQL sums to a decimal, and nothing to NULL.
+    found: Any = connection.execute(statement).scalar()
+    return int(found or 0)

@@ -1,0 +1,175 @@
+"""Xet domains: the circle within which a repo shares its chunks, who may still come in, the keys of dedup answers.
+
+    XET_DOMAIN   namespace   n<namespace>    its public repos in one domain, its private and gated ones in another
+                 repo        r<repo>
+                 instance    i               public and private are two domains here, too
+
+The domain of a repo follows from its row at each request: a token that names another one, because the repo was moved
+or closed since, is refused, and its client asks for a new one.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from lfs.xet.index import Leave
+from registry.access import RepoRow
+from registry.db import Database, now
+from registry.errors import BadToken, ObjectAbsent, RepoAbsent
+from registry.links import insert_unless_there
+from registry.tables.identity import memberships, users
+from registry.tables.repos import repos
+from registry.tables.xet import xet_domains, xet_keys
+
+Sharing = Literal["namespace", "repo", "instance"]
+
+WEEK = 7 * 24 * 3600
+"""Seconds for which dedup answers are hidden under one key; weeks are counted from 1970."""
+
+# Who remembers what has gone is stuck until the next one; a writer who lies about it makes others forget.
+_AT_MOST_EVERY = timedelta(minutes=10)
+_FOUND = sa.select(xet_domains.c.id, xet_domains.c.generation).where(
+    xet_domains.c.owner == sa.bindparam("owner"), xet_domains.c.kind == sa.bindparam("kind")
+)
+_HOME = sa.select(repos.c.id, repos.c.namespace_id, repos.c.visibility, repos.c.gated).where(
+    repos.c.id == sa.bindparam("repo"), repos.c.deleted_at.is_(None)
+)
+_ENTRY = (
+    sa.select(
+        repos.c.id,
+        repos.c.namespace_id,
+        repos.c.visibility,
+        repos.c.gated,
+        users.c.id.label("user_id"),
+        users.c.namespace_id.label("home"),
+        users.c.is_admin,
+        users.c.disabled_at,
+        memberships.c.role,
+        xet_domains.c.owner,
+        xet_domains.c.kind,
+        xet_domains.c.generation,
+    )
+    .select_from(
+        repos.outerjoin(users, users.c.id == sa.bindparam("actor"))
+        .outerjoin(
+            memberships,
+            sa.and_(memberships.c.namespace_id == repos.c.namespace_id, memberships.c.user_id == users.c.id),
+        )
+        .outerjoin(xet_domains, xet_domains.c.id == sa.bindparam("domain"))
+    )
+    .where(repos.c.id == sa.bindparam("repo"), repos.c.deleted_at.is_(None))
+)
+_KEY = sa.select(xet_keys.c.key).where(
+    xet_keys.c.domain_id == sa.bindparam("domain"), xet_keys.c.week == sa.bindparam("week")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A circle within which content is deduplicated: 32 hex digits, and how often its clients were told to forget."""
+
+    id: str
+    generation: int
+
+
+class XetDomains:
+    """Finds and makes domains. Thread-safe, among processes too."""
+
+    def __init__(self, database: Database, sharing: Sharing, *, clock: Callable[[], datetime] = now) -> None:
+        self._db = database
+        self._sharing = sharing
+        self._clock = clock
+        self._found = database.prepare(_FOUND)
+        self._home = database.prepare(_HOME)
+        self._entry = database.prepare(_ENTRY)
+        self._key = database.prepare(_KEY)
+
+    def domain_of(self, repo: RepoRow) -> Domain:
+        """Return the domain of a repo, made when it is first asked for."""
+        return self._domain(*_circle(self._sharing, repo))
+
+    def domain_for(self, repo_id: int) -> Domain:
+        """Do the same by the number of a repo. Raises: RepoAbsent."""
+        row = self._home.first({"repo": repo_id})
+        if row is None:
+            raise RepoAbsent("The repository is gone.")
+        return self._domain(*_circle(self._sharing, row))
+
+    def _domain(self, owner: str, kind: str) -> Domain:
+        asked = {"owner": owner, "kind": kind}
+        row = self._found.first(asked)
+        if row is None:
+            # Of several who make it at once, one does; all look again.
+            with self._db.write() as connection:
+                made = asked | {"id": secrets.token_hex(16), "generation": 0}
+                insert_unless_there(connection, xet_domains, [made])
+            row = self._found.first(asked)
+        assert row is not None
+        return Domain(row.id, row.generation)
+
+    def enter(self, leave: Leave, generation: int) -> None:
+        """Look whether leave still holds, in one statement.
+
+        Raises: BadToken (its actor is disabled or lost the right, or this is not the repo's domain any more),
+        RepoAbsent, ObjectAbsent (the domain has no such generation yet).
+        """
+        row = self._entry.first({"actor": leave.actor_id, "domain": leave.domain, "repo": leave.repo_id})
+        if row is None:
+            raise RepoAbsent("The repository is gone.")
+        if (row.owner, row.kind) != _circle(self._sharing, row) or not _permits(leave, row):
+            raise BadToken("This Xet token holds no more; ask for a new one.")
+        if generation > row.generation:
+            raise ObjectAbsent("There is no such generation; ask for a new Xet token.")
+
+    def renew(self, domain: str, *, every: timedelta = _AT_MOST_EVERY) -> bool:
+        """Begin a new generation, unless the last one began less than `every` ago: its clients forget what they know.
+
+        Those of the generation before go on, and may meet xorbs that are gone.
+        """
+        moment = self._clock()
+        old = sa.or_(xet_domains.c.renewed_at.is_(None), xet_domains.c.renewed_at <= moment - every)
+        renewed = sa.update(xet_domains).where(xet_domains.c.id == domain, old)
+        with self._db.write() as connection:
+            changed = renewed.values(generation=xet_domains.c.generation + 1, renewed_at=moment)
+            return connection.execute(changed).rowcount == 1
+
+    def answer_key(self, domain: str, week: int) -> tuple[bytes, int]:
+        """Return the key of a week, the same for all who ask, and when it ends, in Unix seconds."""
+        asked: dict[str, object] = {"domain": domain, "week": week}
+        row = self._key.first(asked)
+        if row is None:
+            with self._db.write() as connection:
+                # Never zero: that would mean that nothing is hidden.
+                made = {"domain_id": domain, "week": week, "key": secrets.token_bytes(31) + b"\x01"}
+                insert_unless_there(connection, xet_keys, [made])
+            row = self._key.first(asked)
+        assert row is not None
+        return bytes(row.key), (week + 1) * WEEK
+
+
+def _circle(sharing: Sharing, repo: Any) -> tuple[str, str]:
+    """Say whose domain a repo is in, and of which kind; what not everybody may read shows in no public one."""
+    kind = "public" if repo.visibility == "public" and not repo.gated else "private"
+    match sharing:
+        case "namespace":
+            return f"n{repo.namespace_id}", kind
+        case "repo":
+            return f"r{repo.id}", kind
+        case "instance":
+            return "i", kind
+
+
+def _permits(leave: Leave, row: Any) -> bool:
+    """Judge by what stands in the rows now, as `registry/access` did when the token was given."""
+    if leave.actor_id and (row.user_id is None or row.disabled_at is not None):
+        return False
+    owns = bool(leave.actor_id) and (row.is_admin or row.home == row.namespace_id)
+    if leave.scope == "write":
+        return owns or row.role in ("write", "admin")
+    return owns or row.role is not None or row.kind == "public"
