@@ -92,9 +92,6 @@ class LocalStore:
             return verified
         self._disk.room_for(size)
         with self._temporary() as temp:
-            if not isinstance(source, bytes | list):
-                # A sweep leaves alone what is locked: a source may take any time to its next piece.
-                fcntl.flock(temp.fd, fcntl.LOCK_SH)
             self._write(temp.fd, source, judge)
             verified = judge.verdict(key)
             with told(key):
@@ -181,7 +178,7 @@ class LocalStore:
         # No secret, and a name that is taken is refused: random bytes of the system would take a call more.
         path = self._disk.tmp / f"{random.getrandbits(128):032x}"
         with told("write to the store"):
-            temp = _Temporary(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path)
+            temp = _Temporary(_claimed(path), path)
         try:
             yield temp
         finally:
@@ -281,6 +278,22 @@ def _check_size(final: Path, size: int) -> bool:
     if there != size:
         raise Damaged(f"{final.name} is stored with {there} bytes, not {size}; run `weightroom fsck`.")
     return True
+
+
+def _claimed(path: Path) -> int:
+    """Open a new file, locked: a sweep leaves it alone, as its next byte may take any time to come."""
+    while True:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            # A sweep without patience may have come in between.
+            if os.fstat(fd).st_nlink:
+                return fd
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        os.close(fd)
 
 
 def _drop(path: Path, older_than: float) -> bool:
