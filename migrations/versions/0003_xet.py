@@ -1,4 +1,4 @@
-"""Xet: domains, xorbs, files, links, marks, grants and ingests.
+"""Xet: domains, xorbs, files, links, marks, grants, arrivals and ingests.
 
 Revision: 0003
 Before it: 0002
@@ -26,15 +26,23 @@ def upgrade() -> None:
     _links()
     _marks()
     _grants()
+    _arrivals()
     _ingests()
+    by_xet = sa.text("kind = 'xet'")
+    op.create_index("ix_lfs_objects_key", "lfs_objects", ["key"], sqlite_where=by_xet, postgresql_where=by_xet)
 
 
 def downgrade() -> None:
     """Go back. What only Xet holds is lost to its repos; their clients push it anew."""
+    op.drop_index("ix_lfs_objects_key", "lfs_objects")
     op.drop_table("xet_ingests")
-    for name in ("grants", "marks", "links", "file_xorbs", "files", "xorb_domains", "xorbs", "keys", "domains"):
+    for name in ("arrivals", "grants", "marks", "links", "file_xorbs", "files", "xorb_domains", "xorbs", "keys", "domains"):
         op.drop_table(f"xet_{name}")
     op.execute("DELETE FROM lfs_uploads WHERE mode = 'xet'")
+    op.execute(
+        "UPDATE repos SET lfs_bytes = lfs_bytes - (SELECT COALESCE(SUM(l.size), 0) FROM lfs_links l"
+        " JOIN lfs_objects o ON o.oid = l.oid WHERE l.repo_id = repos.id AND o.kind = 'xet')"
+    )
     op.execute("DELETE FROM lfs_links WHERE oid IN (SELECT oid FROM lfs_objects WHERE kind = 'xet')")
     op.execute("DELETE FROM lfs_objects WHERE kind = 'xet'")
     _allow_modes("'proxy', 'direct', 'staging', 'multipart', 'tus'")
@@ -105,9 +113,11 @@ def _files() -> None:
         sa.Column("hash", HASH, nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("terms", sa.LargeBinary(), nullable=False),
+        sa.Column("shard", sa.String(length=64), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_xet_files")),
     )
+    op.create_index("ix_xet_files_shard", "xet_files", ["shard"])
     op.create_table(
         "xet_file_xorbs",
         sa.Column("file", HASH, nullable=False),
@@ -165,6 +175,19 @@ def _grants() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_xet_grants")),
     )
     op.create_index("ix_xet_grants_expires_at", "xet_grants", ["expires_at"])
+
+
+def _arrivals() -> None:
+    op.create_table(
+        "xet_arrivals",
+        sa.Column("namespace_id", ID, nullable=False),
+        sa.Column("hash", HASH, nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", MOMENT, nullable=False),
+        _belongs("xet_arrivals", "namespace_id", "namespaces.id"),
+        sa.PrimaryKeyConstraint("namespace_id", "hash", name=op.f("pk_xet_arrivals")),
+    )
+    op.create_index("ix_xet_arrivals_expires_at", "xet_arrivals", ["expires_at"])
 
 
 def _ingests() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, String, Table, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, String, Table, Text, text
 
 from registry.tables.meta import Id, Moment, metadata
 
@@ -68,6 +68,8 @@ lfs_objects = Table(
     Column("condemned_at", Moment, nullable=True),
     Column("checked_at", Moment, nullable=True),
     CheckConstraint("state IN ('stored', 'condemned', 'deleting', 'damaged')", name="state"),
+    # Who asks by key asks for files that came by Xet; the others need not pay for that.
+    Index("ix_lfs_objects_key", "key", sqlite_where=text("kind = 'xet'"), postgresql_where=text("kind = 'xet'")),
 )
 
 # The row that opens an object to a repo. It exists only after proof that the uploader holds the bytes.

@@ -74,7 +74,10 @@ xet_files = Table(
     Column("size", BigInteger, nullable=False),
     # As `lfs.xet.index.File` lays them out.
     Column("terms", LargeBinary, nullable=False),
+    # The SHA-256 of the shard that told these terms: it is kept for as long as a file is here that came by it.
+    Column("shard", String(64), nullable=False, default=""),
     Column("created_at", Moment, nullable=False),
+    Index("ix_xet_files_shard", "shard"),
 )
 
 xet_file_xorbs = Table(
@@ -125,6 +128,17 @@ xet_grants = Table(
     Column("length", BigInteger, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Index("ix_xet_grants_expires_at", "expires_at"),
+)
+
+# Xorbs that a namespace brought, or has leave to bring, and that no file of it names yet: they count as announced to it.
+xet_arrivals = Table(
+    "xet_arrivals",
+    metadata,
+    Column("namespace_id", ForeignKey("namespaces.id"), primary_key=True),
+    Column("hash", Hash, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Index("ix_xet_arrivals_expires_at", "expires_at"),
 )
 
 # Objects that came whole and are to be sent by their chunks as well: work rows, one for each link that is due.
