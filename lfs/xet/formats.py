@@ -1,6 +1,6 @@
 """Xorbs ↔ bytes: chunks that travel and lie together, each packed by itself; proven while they stream.
 
-A xorb is chunks back to back, at most 8192 of them and 64 MiB unpacked. Numbers are little-endian.
+A xorb is chunks back to back, at most 8192 of them and 64 MiB packed. Numbers are little-endian.
 
     0   u8    version, 0
     1   u24   length of the payload
@@ -11,7 +11,12 @@ A xorb is chunks back to back, at most 8192 of them and 64 MiB unpacked. Numbers
 Regrouped: bytes 0, 4, 8, …, then 1, 5, 9, …, then 2, 6, …, then 3, 7, …; the exponents of floats come to lie together.
 An old client adds a footer, which starts with `XETBLOB`; it repeats what the headers say and is not kept.
 
-The table of a xorb is 40 bytes for each chunk: hash[32], u32 where it ends in the xorb, u32 where it ends unpacked.
+The table of a xorb has a row for each chunk, and is stored with a check over them all:
+
+    n × 40   hash[32], u32 where it ends in the xorb, u32 where it ends unpacked
+    32       blake3 of the rows
+
+The name of the xorb proves hashes and unpacked ends. Where chunks end in the xorb nothing proves but the check.
 """
 
 from __future__ import annotations
@@ -29,9 +34,10 @@ from lfs.xet import hashes
 MAX_CHUNK = 131_072
 MAX_PAYLOAD = 262_144
 MAX_CHUNKS = 8192
-MAX_RAW = 64 << 20
+# hf_xet fills a xorb up to 64 MiB unpacked, JavaScript up to 64 MiB packed: what packs well is as many chunks then.
+MAX_RAW = MAX_CHUNKS * MAX_CHUNK
 HEADER = 8
-MAX_BODY = MAX_RAW + HEADER * MAX_CHUNKS
+MAX_BODY = (64 << 20) + HEADER * MAX_CHUNKS
 
 STORED, LZ4, BG4 = range(3)
 
@@ -45,37 +51,41 @@ _Bytes = bytes | bytearray | memoryview
 
 
 class XorbTable:
-    """Where the chunks of one xorb lie and what they are called: 40 bytes for each, kept as they are stored."""
+    """Where the chunks of one xorb lie and what they are called: `rows` are 40 bytes for each."""
 
-    __slots__ = ("_rows", "body_size", "chunks", "raw_size")
+    __slots__ = ("body_size", "chunks", "raw_size", "rows")
 
     def __init__(self, rows: bytes) -> None:
-        """Take rows that were proven; rows from elsewhere go through `from_bytes`."""
-        self._rows = rows
+        """Take rows that were proven; what was stored goes through `from_bytes`."""
+        self.rows = rows
         self.chunks = len(rows) // _ROW.size
         self.body_size, self.raw_size = self._ends(self.chunks)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> XorbTable:
-        """Read a stored table. Raises: BadXet (rows that no xorb has)."""
-        if not data or len(data) % _ROW.size or len(data) > MAX_CHUNKS * _ROW.size:
+        """Read a stored table. Raises: BadXet (any byte of it is another one, or rows that no xorb has)."""
+        chunks, odd = divmod(len(data) - hashes.CHECK, _ROW.size)
+        if odd or not 0 < chunks <= MAX_CHUNKS:
             raise BadXet(f"{len(data)} bytes are not the table of a xorb; build it again from the xorb.")
+        rows, check = data[: -hashes.CHECK], data[-hashes.CHECK :]
+        if hashes.check(rows) != check:
+            raise BadXet("The table of a xorb does not hash to its check; build it again from the xorb.")
         body = raw = 0
-        for body_end, raw_end in _ENDS.iter_unpack(data):
+        for body_end, raw_end in _ENDS.iter_unpack(rows):
             if not (HEADER < body_end - body <= HEADER + MAX_PAYLOAD and 0 < raw_end - raw <= MAX_CHUNK):
                 raise BadXet("The ends in the table of a xorb do not rise as they should; build it again.")
             body, raw = body_end, raw_end
-        return cls(data)
+        return cls(rows)
 
     def to_bytes(self) -> bytes:
-        """Return the table as it is stored."""
-        return self._rows
+        """Return the table as it is stored, with its check."""
+        return self.rows + hashes.check(self.rows)
 
     def hash(self, index: int) -> bytes:
         """Return the hash of a chunk. Raises: BadXet (no such chunk)."""
         self._within(index, index + 1)
         at = index * _ROW.size
-        return self._rows[at : at + 32]
+        return self.rows[at : at + 32]
 
     def physical(self, start: int, end: int) -> tuple[int, int]:
         """Return where chunks [start, end) lie in the xorb: first byte, byte after the last. Raises: BadXet."""
@@ -108,11 +118,11 @@ class XorbTable:
 
     def _ends(self, count: int) -> tuple[int, int]:
         """Return how many bytes the first `count` chunks are: in the xorb, unpacked."""
-        return _ENDS.unpack_from(self._rows, (count - 1) * _ROW.size) if count else (0, 0)
+        return _ENDS.unpack_from(self.rows, (count - 1) * _ROW.size) if count else (0, 0)
 
     def _between(self, start: int, end: int) -> memoryview:
         self._within(start, end)
-        return memoryview(self._rows)[start * _ROW.size : end * _ROW.size]
+        return memoryview(self.rows)[start * _ROW.size : end * _ROW.size]
 
     def _within(self, start: int, end: int) -> None:
         if not 0 <= start < end <= self.chunks:
@@ -199,8 +209,8 @@ class XorbReader:
         payload, scheme, size = _header(data)
         if len(self._rows) >= MAX_CHUNKS * _ROW.size:
             raise BadXet(f"A xorb has at most {MAX_CHUNKS} chunks; begin another one.")
-        if self._raw + size > MAX_RAW or self._body + HEADER + payload > MAX_BODY:
-            raise BadXet(f"A xorb has at most {MAX_RAW} bytes; begin another one.")
+        if self._body + HEADER + payload > MAX_BODY:
+            raise BadXet(f"A xorb has at most {MAX_BODY} bytes; begin another one.")
         return payload, scheme, size
 
     def _take(self, payload: memoryview, scheme: int, size: int) -> None:

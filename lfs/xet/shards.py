@@ -246,7 +246,7 @@ def _files(records: _Records) -> Iterator[FiledFile]:
 def _check_terms(raw: bytes) -> None:
     for _, unpacked, start, end in _TERM.iter_unpack(raw):
         count = end - start
-        if not 0 < count <= unpacked <= min(count * MAX_CHUNK, MAX_RAW) or end > MAX_CHUNKS:
+        if not 0 < count <= unpacked <= count * MAX_CHUNK or end > MAX_CHUNKS:
             raise _broken(f"chunks {start} to {end} of a xorb cannot have {unpacked} bytes")
 
 
