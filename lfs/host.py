@@ -21,13 +21,14 @@ ProofKind = Literal["streamed", "signed", "read-back"]
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """What one request may do in one repo. `actor_id` is 0 for a reader without an account."""
+    """What one request may do in one repo. `actor_id` and `token_id` are 0 for a reader without an account."""
 
     repo_id: int
     actor_id: int
     actor_name: str
     may_write: bool
     may_force: bool
+    token_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from registry.access import RepoRow
 from registry.db import Database, now
 from registry.errors import BadToken, ObjectAbsent, RepoAbsent
 from registry.links import insert_unless_there
-from registry.tables.identity import memberships, users
+from registry.tables.identity import memberships, tokens, users
 from registry.tables.repos import repos
 from registry.tables.xet import xet_domains, xet_keys
 
@@ -50,6 +50,10 @@ _ENTRY = (
         users.c.namespace_id.label("home"),
         users.c.is_admin,
         users.c.disabled_at,
+        tokens.c.id.label("token_id"),
+        tokens.c.role.label("token_role"),
+        tokens.c.expires_at,
+        tokens.c.revoked_at,
         memberships.c.role,
         xet_domains.c.owner,
         xet_domains.c.kind,
@@ -57,6 +61,7 @@ _ENTRY = (
     )
     .select_from(
         repos.outerjoin(users, users.c.id == sa.bindparam("actor"))
+        .outerjoin(tokens, sa.and_(tokens.c.id == sa.bindparam("token"), tokens.c.user_id == users.c.id))
         .outerjoin(
             memberships,
             sa.and_(memberships.c.namespace_id == repos.c.namespace_id, memberships.c.user_id == users.c.id),
@@ -116,13 +121,16 @@ class XetDomains:
     def enter(self, leave: Leave, generation: int) -> None:
         """Look whether leave still holds, in one statement.
 
-        Raises: BadToken (its actor is disabled or lost the right, or this is not the repo's domain any more),
-        RepoAbsent, ObjectAbsent (the domain has no such generation yet).
+        Raises: BadToken (its actor is disabled or lost the right, the token of the Hub that it was given for was
+        revoked or has expired, or this is not the repo's domain any more), RepoAbsent, ObjectAbsent (the domain has no
+        such generation yet).
         """
-        row = self._entry.first({"actor": leave.actor_id, "domain": leave.domain, "repo": leave.repo_id})
+        values = {"actor": leave.actor_id, "token": leave.token_id, "domain": leave.domain, "repo": leave.repo_id}
+        row = self._entry.first(values)
         if row is None:
             raise RepoAbsent("The repository is gone.")
-        if (row.owner, row.kind) != _circle(self._sharing, row) or not _permits(leave, row):
+        permitted = _permits(leave, row, self._clock())
+        if (row.owner, row.kind) != _circle(self._sharing, row) or not permitted:
             raise BadToken("This Xet token holds no more; ask for a new one.")
         if generation > row.generation:
             raise ObjectAbsent("There is no such generation; ask for a new Xet token.")
@@ -165,11 +173,22 @@ def _circle(sharing: Sharing, repo: Any) -> tuple[str, str]:
             return "i", kind
 
 
-def _permits(leave: Leave, row: Any) -> bool:
+def _permits(leave: Leave, row: Any, moment: datetime) -> bool:
     """Judge by what stands in the rows now, as `registry/access` did when the token was given."""
     if leave.actor_id and (row.user_id is None or row.disabled_at is not None):
         return False
-    owns = bool(leave.actor_id) and (row.is_admin or row.home == row.namespace_id)
+    if leave.token_id and not _works(row, moment):
+        return False
+    # What was given without a token of the Hub is narrowed by none.
+    narrow = row.token_role if leave.token_id else "admin"
+    owns = bool(leave.actor_id) and (row.home == row.namespace_id or (row.is_admin and narrow == "admin"))
     if leave.scope == "write":
-        return owns or row.role in ("write", "admin")
+        return narrow != "read" and (owns or row.role in ("write", "admin"))
     return owns or row.role is not None or row.kind == "public"
+
+
+def _works(row: Any, moment: datetime) -> bool:
+    """True if the token of the Hub is one of this user's, not revoked, in time."""
+    if row.token_id is None or row.revoked_at is not None:
+        return False
+    return row.expires_at is None or row.expires_at > moment

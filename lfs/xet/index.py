@@ -18,13 +18,17 @@ _TERM = struct.Struct("<32sIIQ")
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """What a token says: who may do what in which repo, until when (Unix seconds). `actor_id` 0 is nobody."""
+    """What a token says: who may do what in which repo, until when (Unix seconds). `actor_id` 0 is nobody.
+
+    It ends with the token of the Hub for which it was given; `token_id` 0 says that there was none.
+    """
 
     repo_id: int
     actor_id: int
     domain: str
     scope: Scope
     expires: int
+    token_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ class XetIndex(Protocol):
     def enter(self, leave: Leave, generation: int) -> None:
         """Look whether leave still holds: repo alive, actor not revoked, the generation one that there is.
 
-        Raises: BadToken (the actor is gone), RepoAbsent (the repo is gone), ObjectAbsent (no such generation yet).
+        Raises: BadToken (the actor or their token is gone), RepoAbsent (the repo is gone), ObjectAbsent (no such
+        generation yet).
         """
 
     def renew(self, domain: str) -> None:

@@ -1,6 +1,7 @@
 """Xet access tokens, and signed URLs that open one range of one stored object.
 
-    token   xet_ base64url(u8 version · u8 scope · u64 repo · u64 actor · u64 expiry · 16 B domain) . base64url(HMAC)
+    token   xet_ base64url(claim) . base64url(HMAC)
+    claim   u8 version · u8 scope · u64 repo · u64 actor · u64 token of the Hub · u64 expiry · 16 B domain
     blob    r=START-END&exp=SECONDS&sig=HEX over "blob", key, range and expiry
 
 HMAC-SHA-256 under a key that is derived from the server secret for this use alone. A token carries no right of its
@@ -22,8 +23,8 @@ from lfs.xet.index import Leave, Scope
 LIFETIME = 15 * 60
 """Seconds for which a token or URL lives; clients renew a token when less than half a minute is left."""
 
-_PREFIX, _VERSION = "xet_", 1
-_CLAIM = struct.Struct(">BBQQQ16s")
+_PREFIX, _VERSION = "xet_", 2
+_CLAIM = struct.Struct(">BBQQQQ16s")
 _SCOPES: tuple[Scope, ...] = ("read", "write")
 
 
@@ -45,6 +46,7 @@ class XetTokens:
             _SCOPES.index(leave.scope),
             leave.repo_id,
             leave.actor_id,
+            leave.token_id,
             leave.expires,
             bytes.fromhex(leave.domain),
         )
@@ -55,10 +57,10 @@ class XetTokens:
         claim, mac = _split(text)
         if not any(hmac.compare_digest(_mac(key, claim), mac) for key in self._keys):
             raise BadToken("This Xet token was not made by this server; ask for a new one.")
-        version, scope, repo_id, actor_id, expires, domain = _CLAIM.unpack(claim)
+        version, scope, repo_id, actor_id, token_id, expires, domain = _CLAIM.unpack(claim)
         if version != _VERSION or scope >= len(_SCOPES) or expires < self._clock():
             raise BadToken("This Xet token has expired; ask for a new one.")
-        return Leave(repo_id, actor_id, domain.hex(), _SCOPES[scope], expires)
+        return Leave(repo_id, actor_id, domain.hex(), _SCOPES[scope], expires, token_id)
 
     def sign(self, key: str, span: Span) -> str:
         """Return the query that opens these bytes of an object, for a while."""

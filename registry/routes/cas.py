@@ -83,12 +83,15 @@ class Cas:
     def connect(self, site: str, visit: Visit, scope: Scope) -> Connection:
         """Give whoever came to a repo leave for its chunks; `site` is our origin."""
         domain = self._domains.domain_of(visit.repo)
-        return self._connection(site, domain, visit.repo.id, visit.actor.user_id or 0, scope)
+        actor = visit.actor
+        leave = Leave(visit.repo.id, actor.user_id or 0, domain.id, scope, self._tokens.until(), actor.token_id or 0)
+        return self._connection(site, domain, leave)
 
     def refer(self, leave: host.Leave, caller: Caller, ref: str) -> Referral:
         """Send who asked a batch to the CAS, with leave to write; `ref` is what they named, if anything."""
         domain = self._domains.domain_for(leave.repo_id)
-        connection = self._connection(caller.base, domain, leave.repo_id, leave.actor_id, "write")
+        given = Leave(leave.repo_id, leave.actor_id, domain.id, "write", self._tokens.until(), leave.token_id)
+        connection = self._connection(caller.base, domain, given)
         path = caller.repo.removesuffix(".git")
         repo = path if path.startswith(_PREFIXED) else f"models/{path}"
         renewal = f"{caller.base}/api/{repo}/xet-write-token/{quote(ref or 'None', safe='')}"
@@ -108,10 +111,8 @@ class Cas:
             return {}
         return {oid: hashes.text(raw) for oid, raw in self._advertised(repo_id, oids).items()}
 
-    def _connection(self, site: str, domain: Domain, repo_id: int, actor_id: int, scope: Scope) -> Connection:
-        expires = self._tokens.until()
-        token = self._tokens.issue(Leave(repo_id, actor_id, domain.id, scope, expires))
-        return Connection(_address(site, domain), token, expires)
+    def _connection(self, site: str, domain: Domain, leave: Leave) -> Connection:
+        return Connection(_address(site, domain), self._tokens.issue(leave), leave.expires)
 
 
 def _address(site: str, domain: Domain) -> str:

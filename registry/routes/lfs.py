@@ -54,7 +54,8 @@ class LfsHost:
             visit = self._access.visit(token_of(headers), _repo_id(repo), operation)
             visit.check_gate(self.base_url(headers))
         actor = visit.actor
-        return Leave(visit.repo.id, actor.user_id or 0, actor.name, visit.may("write"), visit.may("admin"))
+        may = visit.may("write"), visit.may("admin")
+        return Leave(visit.repo.id, actor.user_id or 0, actor.name, *may, token_id=actor.token_id or 0)
 
     def look(self, repo_id: int, oids: Sequence[str]) -> Mapping[str, Held]:
         """Say what is held of these oids; what only other repos hold is there as not linked."""

@@ -226,6 +226,34 @@ def test_the_next_request_of_somebody_who_was_locked_out_is_refused(site: Site) 
     assert mine.file(xorb).status_code == 401
 
 
+def by_batch(site: Site, repo: str, who: str) -> Chunker:
+    """Get a token from the door of Git LFS."""
+    asked = {"operation": "upload", "transfers": ["xet"], "objects": [{"oid": "ab" * 32, "size": 9}]}
+    header = site.batch(repo, who, **asked).json()["objects"][0]["actions"]["upload"]["header"]
+    return Chunker(site, header["X-Xet-Cas-Url"], header["X-Xet-Access-Token"])
+
+
+def test_the_next_request_with_a_revoked_token_is_refused(site: Site) -> None:
+    name, xorb = f"lost-{next(_seeds)}", fresh()
+    with database_of(site.house) as database:
+        accounts = Accounts(database)
+        accounts.create_user(name)
+        site.tokens[name] = accounts.create_token(name, "write")
+        site.tokens[f"{name} again"] = accounts.create_token(name, "write")
+        made = site.ask("POST", "/api/repos/create", name, json={"name": "mine", "private": True})
+        repo = made.json()["name"]
+        lost, kept = chunker(site, repo, who=name), chunker(site, repo, who=f"{name} again")
+        file, batched = lost.store(xorb), by_batch(site, repo, name)
+        assert batched.statuses(xorb, file)["v2"] == 200
+        accounts.revoke_token(name, accounts.tokens(name)[0].id)
+    for each in (lost, batched):
+        assert set(each.statuses(xorb, file).values()) == {401}
+    assert lost.send(fresh()).status_code == 401
+    assert lost.file(xorb).status_code == 401
+    assert site.ask("GET", f"/api/models/{repo}/xet-read-token/main", name).status_code == 401
+    assert kept.statuses(xorb, file)["v2"] == 200
+
+
 def test_a_deleted_repo_takes_its_tokens_with_it(site: Site) -> None:
     repo, xorb = site.repo(private=True), fresh()
     mine = chunker(site, repo)

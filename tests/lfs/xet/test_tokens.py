@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
+import struct
+from base64 import urlsafe_b64encode
 from dataclasses import replace
 
 import pytest
@@ -14,7 +17,7 @@ from lfs.xet.index import Leave
 from lfs.xet.tokens import LIFETIME, XetTokens
 
 DOMAIN = "0123456789abcdef" * 2
-LEAVE = Leave(7, 3, DOMAIN, "write", 1000 + LIFETIME)
+LEAVE = Leave(7, 3, DOMAIN, "write", 1000 + LIFETIME, 11)
 KEY = "xet/xorbs/ab/abcd.1234"
 
 
@@ -46,6 +49,7 @@ def tokens(clock: Clock) -> XetTokens:
         domain=st.binary(min_size=16, max_size=16).map(bytes.hex),
         scope=st.sampled_from(["read", "write"]),
         expires=st.integers(1000, 2**40),
+        token_id=st.integers(0, 2**63 - 1),
     )
 )
 def test_what_is_issued_is_what_is_read(leave: Leave) -> None:
@@ -61,6 +65,14 @@ def test_a_token_ends_on_time(tokens: XetTokens, clock: Clock) -> None:
     clock.now += 1
     with pytest.raises(BadToken, match="expired"):
         tokens.read(text)
+
+
+def test_a_claim_of_the_version_before_is_refused(tokens: XetTokens) -> None:
+    secret = hmac.digest(b"the secret of the tests", b"weightroom xet token\x01", "sha256")
+    before = struct.pack(">BBQQQ16s", 1, 1, 7, 3, LEAVE.expires, bytes.fromhex(DOMAIN))
+    both = (urlsafe_b64encode(each).rstrip(b"=").decode() for each in (before, hmac.digest(secret, before, "sha256")))
+    with pytest.raises(BadToken):
+        tokens.read("xet_" + ".".join(both))
 
 
 def test_the_secret_before_is_accepted_and_no_other(tokens: XetTokens, clock: Clock) -> None:

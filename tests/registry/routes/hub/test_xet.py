@@ -71,7 +71,7 @@ def test_a_token_comes_in_json_and_in_headers_with_the_address_of_its_domain(rea
         assert answer.headers["cache-control"] == "no-store"
         assert 600 < found["exp"] - time.time() <= 900
         leave = reader.xet_tokens.read(found["accessToken"])
-        assert leave == Leave(1, 1, leave.domain, scope, found["exp"])
+        assert leave == Leave(1, 1, leave.domain, scope, found["exp"], token_id=1)
         assert found["casUrl"] == f"http://hub.test/xet/{leave.domain}/g0"
 
 
