@@ -84,14 +84,23 @@ class ByteRoutes:
         return [self._opened(*each, known) for each, known in zip(asked, held, strict=True)]
 
     def _opened(self, grant: Grant, request: Request, held: Held | None) -> Sender | Exception:
-        if held is None or not held.linked or held.state in ("deleting", "damaged"):
+        if held is None or not _is_served(held):
             return ObjectAbsent("This repo has no such object any more; ask for a new batch.", oids=[grant.oid])
-        sender = self._transfer.send(Outgoing(held.key, held.size, grant.oid))
+        item = Outgoing(held.key, held.size, grant.oid, elsewhere=lambda: self._key(grant))
+        sender = self._transfer.send(item)
         try:
             sender.open(request.method, request.headers)
         except LfsError as error:
             return error
         return sender
+
+    def _key(self, grant: Grant) -> str:
+        held = self._host.look(grant.repo_id, [grant.oid]).get(grant.oid)
+        return held.key if held is not None and _is_served(held) else ""
+
+
+def _is_served(held: Held) -> bool:
+    return held.linked and held.state not in ("deleting", "damaged")
 
 
 def grant_of(request: Request) -> str:

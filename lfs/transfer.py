@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lfs import http_range, intake
 from lfs.company import Company
-from lfs.errors import Busy, Damaged, RangeUnsatisfiable
+from lfs.errors import Busy, Damaged, Missing, RangeUnsatisfiable
 from lfs.grants import brief
 from lfs.intake import Taken
 from lfs.store import PIECE, Descriptor, ObjectStore, Reader, Signed, Span
@@ -37,13 +37,15 @@ IMMUTABLE = "private, max-age=31536000, immutable"
 class Outgoing:
     """An object to send: where it lies, its bytes, and its strong ETag, without quotes.
 
-    `headers` come on top of, and win over, the ones that every answer has; names in lower case.
+    `headers` come on top of, and win over, the ones that every answer has; names in lower case. `elsewhere` says once
+    more where it lies, empty if nowhere: asked if it has left `key` by the time that it is opened.
     """
 
     key: str
     size: int
     etag: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Callable[[], str] = str
 
 
 class Transfer:
@@ -216,7 +218,7 @@ class Sender:
         item = self._item
         pair = http_range.asked(asked.get("range"), item.size, if_range=asked.get("if-range"), etag=f'"{item.etag}"')
         span = Span(*pair) if pair else None
-        reader = self._store.open(item.key, span)
+        reader = self._reader(span)
         try:
             if span is None and reader.size != item.size:
                 raise Damaged(f"{reader.size} of {item.size} bytes are stored; run `weightroom fsck --read-data`.")
@@ -224,6 +226,15 @@ class Sender:
         except BaseException:
             reader.close()
             raise
+
+    def _reader(self, span: Span | None) -> Reader:
+        try:
+            return self._store.open(self._item.key, span)
+        except Missing:
+            key = self._item.elsewhere()
+            if key in ("", self._item.key):
+                raise
+        return self._store.open(key, span)
 
     async def _short(self, send: Send, status: int, more: Mapping[str, str]) -> None:
         await _answer(send, status, {**self._headers(), **more})

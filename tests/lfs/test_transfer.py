@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 
-from lfs.errors import Damaged, Interrupted
+from lfs.errors import Damaged, Interrupted, Missing
 from lfs.store import PIECE, Reader, Signed, Span
 from lfs.transfer import Outgoing, Transfer
 from tests.contracts.memory_store import MemoryStore
@@ -190,6 +191,33 @@ def test_what_the_work_raises_ends_the_request_at_once() -> None:
         with pytest.raises(Damaged):
             asyncio.run(transfer.receive(receive, refuse))
     assert asked < 20
+
+
+@pytest.mark.parametrize("asked", [{}, {"range": "bytes=0-6"}])
+def test_an_object_that_has_left_its_key_is_looked_for_once_more(asked: dict[str, str]) -> None:
+    store = MemoryStore()
+    store.put("lfs/new", b"weights", 7)
+
+    def sent(to: str) -> bytes:
+        sender = Transfer(store=store).send(Outgoing("lfs/old", 7, "tag", elsewhere=lambda: to))
+        sender.open("GET", Headers(asked))
+        said: list[Message] = []
+
+        async def send(message: Message) -> None:
+            said.append(message)
+
+        asyncio.run(sender({"type": "http", "method": "GET", "headers": []}, _never, send))
+        return b"".join(message.get("body", b"") for message in said)
+
+    assert sent("lfs/new") == b"weights"
+    for nowhere in ("", "lfs/old", "lfs/another"):
+        with pytest.raises(Missing):
+            sent(nowhere)
+
+
+async def _never() -> Message:
+    await asyncio.Event().wait()
+    return {}
 
 
 def _wait(done) -> None:  # type: ignore[no-untyped-def]

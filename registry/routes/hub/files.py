@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 from urllib.parse import quote
 
@@ -164,14 +165,18 @@ class FileDoor:
 
     def _object(self, at: Resolved, ready: Ready, headers: RawHeaders) -> ASGIApp:
         assert ready.oid is not None
-        held = self._held(at.repo_id, ready.oid)
-        if held is None:
+        where = partial(self._key, at.repo_id, ready.oid)
+        if not (key := where()):
             raise ObjectAbsent("The bytes of this file are not here.", oids=[ready.oid])
-        return self._sent(held.key, ready, headers)
+        return self._sent(key, ready, headers, where)
 
-    def _sent(self, key: str, ready: Ready, headers: RawHeaders) -> ASGIApp:
+    def _key(self, repo_id: int, oid: str) -> str:
+        held = self._held(repo_id, oid)
+        return "" if held is None else held.key
+
+    def _sent(self, key: str, ready: Ready, headers: RawHeaders, elsewhere: Callable[[], str] = str) -> ASGIApp:
         named = {name.decode(): value.decode("latin-1") for name, value in headers}
-        return self._transfer.send(Outgoing(key, ready.size, ready.etag.strip('"'), named))
+        return self._transfer.send(Outgoing(key, ready.size, ready.etag.strip('"'), named, elsewhere))
 
     def _blob(self, request: Request, at: Resolved, ready: Ready, headers: RawHeaders) -> Response:
         body = ready.body
