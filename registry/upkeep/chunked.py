@@ -117,7 +117,9 @@ def _free(connection: Connection, asked: Sequence[bytes]) -> set[bytes]:
     """
     free = set(connection.execute(sa.select(xet_files.c.hash).where(xet_files.c.hash.in_(asked), _UNLINKED)).scalars())
     keys = {file_key(hashes.text(hash)): hash for hash in free}
-    for column, more in ((lfs_uploads.c.key, lfs_uploads.c.state == "arrived"), (lfs_objects.c.key, sa.true())):
+    # As the index says it, and no parameter: it holds the keys of these objects alone.
+    made = lfs_objects.c.kind == sa.literal_column("'xet'")
+    for column, more in ((lfs_uploads.c.key, lfs_uploads.c.state == "arrived"), (lfs_objects.c.key, made)):
         named = connection.execute(sa.select(column).where(column.in_(list(keys)), more)).scalars()
         free -= {keys[key] for key in named}
     return free

@@ -20,6 +20,7 @@ from registry.git.objects import ManifestStore
 from registry.git.repository import Repositories
 from registry.upkeep.chunked import Chunked
 from registry.upkeep.expired import Expired
+from registry.upkeep.lapsed import Lapsed
 from registry.upkeep.old_packs import OldPacks
 from registry.upkeep.reclaim import Graces, Line, Step
 from registry.upkeep.roots import RootFinder
@@ -73,6 +74,7 @@ class Gc:
         self._orphans = Orphans(database, store, graces, trash=self._trash, old_packs=self._packs, clock=clock)
         self._xorbs = Xorbs(database, store, graces, clock=clock)
         self._xet_keys = XetKeys(database, store, graces)
+        self._lapsed = Lapsed(database, graces)
         self._chunked = Chunked(database, graces, clock=clock)
 
     def plan(self, scope: Scope) -> Iterator[Line]:
@@ -126,7 +128,7 @@ class Gc:
 
     def _xet(self, moment: datetime, scope: Scope) -> Iterator[Step]:
         yield from self._xet_keys.orphans(moment)
-        yield from self._xet_keys.grants(moment)
+        yield from self._lapsed.steps(moment)
         yield from self._xorbs.delete(moment)
         yield from self._xorbs.condemn(moment, now=scope.now)
         yield from self._chunked.files(moment)

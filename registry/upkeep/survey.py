@@ -22,7 +22,7 @@ from registry.db import Database, now
 from registry.tables.objects import lfs_objects, lfs_uploads, packs
 from registry.tables.xet import xet_grants
 from registry.upkeep.moving import missing, named
-from registry.upkeep.xet_keys import named_xorbs
+from registry.upkeep.xet_keys import named_keys
 
 _CHUNK = 500
 _THREADS = 8
@@ -99,10 +99,12 @@ def _sizes(pool: ThreadPoolExecutor, store: ObjectStore, keys: Iterable[str]) ->
 
 
 def _wanted(connection: Connection, keys: list[str]) -> set[str]:
-    """Choose the keys that a row names: an object that is served or may be asked back, a pack, a xorb and its table,
-    bytes to be proven."""
+    """Choose the keys that a row names: an object that is served or may be asked back, a pack, a xorb and its table, a
+    shard, bytes to be proven."""
+    # Found by what the keys are named after: few objects have an index of keys.
+    oids = {oid for key in keys if key.startswith("lfs/") and (oid := named(key))}
     objects = sa.select(lfs_objects.c.key).where(
-        lfs_objects.c.key.in_(keys), lfs_objects.c.state.in_(["stored", "condemned"])
+        lfs_objects.c.oid.in_(sorted(oids)), lfs_objects.c.state.in_(["stored", "condemned"])
     )
     arrived = sa.select(lfs_uploads.c.key).where(lfs_uploads.c.key.in_(keys), lfs_uploads.c.state == "arrived")
     wanted = {*connection.execute(objects).scalars(), *connection.execute(arrived).scalars()}
@@ -118,7 +120,7 @@ def _wanted(connection: Connection, keys: list[str]) -> set[str]:
         granted = sa.select(xet_grants.c.id).where(xet_grants.c.id.in_(list(waiting)), xet_grants.c.expires_at > now())
         for ids in (chosen, granted):
             wanted.update(waiting[upload] for upload in connection.execute(ids).scalars())
-    return wanted | named_xorbs(connection, keys)
+    return wanted & set(keys) | named_keys(connection, keys)
 
 
 def _open_uploads(database: Database, moment: datetime) -> int:

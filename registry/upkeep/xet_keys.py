@@ -1,10 +1,12 @@
-"""Grants that nobody can use any more, and keys of Xet that no row names.
+"""Keys of Xet in the store that no row names.
 
     xet/xorbs/ab/<hash>.<proof>    the row of the xorb names it; bytes come before their row
     xet/tables/ab/<hash>.<proof>   the same
-    xet/shards/ab/<sha256>         a file is here that it tells of
+    xet/shards/ab/<sha256>         a file has its terms from it
 
-No proof takes up the key of another. A shard may come again under its key: who files it needs the rows, not the shard.
+No proof takes up the key of another. A shard may come again under its key, and its bytes are old then: whoever files it
+finds them in their place, and they may go before its rows are there. That harms nobody. A shard is a record of what a
+client said; rows are made from the bytes that came, and nothing reads what is stored.
 """
 
 from __future__ import annotations
@@ -16,12 +18,11 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from lfs.errors import BadXet, Damaged, Missing
-from lfs.store import ObjectStore
-from lfs.xet import hashes, shards
+from lfs.errors import Missing
+from lfs.store import ObjectStore, shard_key
+from lfs.xet import hashes
 from registry.db import Database
-from registry.links import parts_of
-from registry.tables.xet import xet_files, xet_grants, xet_xorbs
+from registry.tables.xet import xet_files, xet_xorbs
 from registry.upkeep.paging import in_groups
 from registry.upkeep.reclaim import Graces, Line, Step, day
 
@@ -41,23 +42,6 @@ class XetKeys:
         self._store = store
         self._graces = graces
 
-    def grants(self, moment: datetime) -> Iterator[Step]:
-        """Plan to forget grants that have expired; bytes that came by them are swept as keys."""
-        old = xet_grants.c.expires_at <= moment - self._graces.claim
-        sums = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(xet_grants.c.length), 0))
-        with self._db.read() as connection:
-            count, size = connection.execute(sums.where(old)).one()
-        if not count:
-            return
-        line = Line("forget", "grant", f"{count} of them", int(size), "they have expired and were not used")
-
-        def do(run: int) -> Sequence[Line]:
-            with self._db.write() as connection:
-                connection.execute(sa.delete(xet_grants).where(old))
-            return [line]
-
-        yield Step((line,), do)
-
     def orphans(self, moment: datetime) -> Iterator[Step]:
         """Plan to delete bodies, tables and shards that no row names."""
         for page in in_groups(self._store.walk("xet/"), _TOGETHER):
@@ -65,8 +49,7 @@ class XetKeys:
                 yield from self._orphan(key, moment)
 
     def _orphan(self, key: str, moment: datetime) -> Iterator[Step]:
-        found = _SHAPE.fullmatch(key)
-        if found is None:
+        if _SHAPE.fullmatch(key) is None:
             line = Line("skip", "key", key, 0, "no room of ours makes such a key; look whose it is")
             yield Step((line,), lambda run: (line,))
             return
@@ -74,12 +57,12 @@ class XetKeys:
             stat = self._store.stat(key)
         except Missing:
             return
-        if stat.at > moment - max(self._graces.key, COMING) or (found["shard"] and self._is_told_of(key)):
+        if stat.at > moment - max(self._graces.key, COMING):
             return
         line = Line("sweep", "key", key, stat.size, f"no row names it, and it was written {day(stat.at)}")
 
         def do(run: int) -> Sequence[Line]:
-            if not self._unnamed([key]) or (found["shard"] and self._is_told_of(key)):
+            if not self._unnamed([key]):
                 return [line.kept("a row names it by now")]
             self._store.delete(key)
             return [line]
@@ -89,27 +72,20 @@ class XetKeys:
     def _unnamed(self, keys: Sequence[str]) -> list[str]:
         """Leave out the keys that rows name at this moment."""
         with self._db.read() as connection:
-            named = named_xorbs(connection, keys)
+            named = named_keys(connection, keys)
         return [key for key in keys if key not in named]
 
-    def _is_told_of(self, key: str) -> bool:
-        """Say whether a shard still tells how a file that is here is made."""
-        try:
-            with self._store.open(key) as reader:
-                wanted = [file.hash for file in shards.parse(reader.read_all()).files]
-        except (BadXet, Damaged, Missing):
-            return False
-        chosen = sa.select(xet_files.c.hash).limit(1)
-        with self._db.read() as connection:
-            some = (connection.execute(chosen.where(xet_files.c.hash.in_(part))) for part in parts_of(wanted))
-            return any(found.first() is not None for found in some)
 
-
-def named_xorbs(connection: Connection, keys: Sequence[str]) -> set[str]:
-    """Choose, of any keys, those that the row of a xorb names."""
-    found = [match["xorb"] for match in map(_SHAPE.fullmatch, keys) if match is not None and match["xorb"]]
-    if not found:
-        return set()
-    chosen = sa.select(xet_xorbs.c.key, xet_xorbs.c.table_key)
-    chosen = chosen.where(xet_xorbs.c.hash.in_(sorted({hashes.parse(text) for text in found})))
-    return {key for row in connection.execute(chosen) for key in row} & set(keys)
+def named_keys(connection: Connection, keys: Sequence[str]) -> set[str]:
+    """Choose, of any keys, those that the row of a xorb or of a file names."""
+    found = [match for match in map(_SHAPE.fullmatch, keys) if match is not None]
+    xorbs = {hashes.parse(match["xorb"]) for match in found if match["xorb"]}
+    shards = {match["shard"] for match in found if match["shard"]}
+    named: set[str] = set()
+    if xorbs:
+        chosen = sa.select(xet_xorbs.c.key, xet_xorbs.c.table_key).where(xet_xorbs.c.hash.in_(sorted(xorbs)))
+        named |= {key for row in connection.execute(chosen) for key in row}
+    if shards:
+        told = sa.select(xet_files.c.shard).where(xet_files.c.shard.in_(sorted(shards))).distinct()
+        named |= {shard_key(sha256) for sha256 in connection.execute(told).scalars()}
+    return named & set(keys)
