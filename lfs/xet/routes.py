@@ -6,7 +6,7 @@
 
 All else below /xet is 404: that is how clients find out what is not spoken here, and fall back.
 
-Source: the CAS specification 1.1.0, and what hf_xet 1.8 does beyond it.
+Source: the CAS specification 1.1.0, and what hf_xet 1.1 to 1.8 does beyond it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,17 @@ COMMITTERS = 16
 # Of one answer, which takes 30 MB then. Clients make pieces of 512 KiB on the average, and ask for 8 GB at most.
 MAX_TERMS = 1 << 16
 
+# How hf_xet wrote these addresses before 1.6 (shards), before 1.3 (all of them), and before 1.1.10 (in the singular).
+_FORMER = {
+    "/shards": "/v1/shards",
+    "/chunks/{prefix}/{hash}": "/v1/chunks/{prefix}/{hash}",
+    "/xorbs/{prefix}/{hash}": "/v1/xorbs/{prefix}/{hash}",
+    "/reconstructions/{hash}": "/v1/reconstructions/{hash}",
+    "/shard/{prefix}/{hash}": "/v1/shards",
+    "/chunk/{prefix}/{hash}": "/v1/chunks/{prefix}/{hash}",
+    "/xorb/{prefix}/{hash}": "/v1/xorbs/{prefix}/{hash}",
+    "/reconstruction/{hash}": "/v1/reconstructions/{hash}",
+}
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
@@ -86,8 +97,9 @@ class XetRoutes:
             f"{at}/v1/reconstructions/{{hash}}": {"GET": asked.on_thread(self.reconstruct_1)},
             f"{at}/v2/reconstructions/{{hash}}": {"GET": asked.on_thread(self.reconstruct_2)},
             f"{at}/v1/files/{{hash}}": {"HEAD": asked.on_thread(self.has_file)},
-            "/xet/{rest:path}": {"GET": self.absent},
         }
+        table |= {at + former: table[at + now] for former, now in _FORMER.items()}
+        table["/xet/{rest:path}"] = {"GET": self.absent}
         return [Route(path, Door(verbs, answers.render)) for path, verbs in table.items()]
 
     def chunk(self, request: Request, body: bytes) -> Response:

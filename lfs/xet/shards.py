@@ -9,11 +9,13 @@
     xorbs    hash[32] · u32 0 · u32 n · u32 unpacked bytes · u32 packed bytes
                n × hash[32] · u32 unpacked start · u32 unpacked bytes · u32 flags (bit 31: ask for it) · u32 0
     bookend
-    footer   only in answers: u64 1 · offsets of files and xorbs · 3 × (offset, count) of look-up tables · key[32]
+    footer   of answers: u64 1 · offsets of files and xorbs · 3 × (offset, count) of look-up tables · key[32]
              · u64 created · u64 expires · 48 zeros · u64 packed · u64 in files · u64 unpacked · u64 where it begins
 
+Uploads need no footer. hf_xet before 1.3 announces one and leaves it out, before 1.1.10 it sends look-up tables as well.
+
 Little-endian, in records of 48 bytes. Terms and chunks stay bytes until they are asked for: there may be a million.
-Source: the CAS specification 1.1.0, and what hf_xet 1.8 sends.
+Source: the CAS specification 1.1.0, and what hf_xet 1.1 to 1.8 sends.
 """
 
 from __future__ import annotations
@@ -111,7 +113,7 @@ def parse(data: bytes) -> Shard:
         raise _broken(f"it has version {version}, and {_VERSION} is spoken here")
     records = _Records(data)
     shard = Shard(tuple(_files(records)), tuple(_xorbs(records)))
-    if records.left() != footer:
+    if records.left() and not 0 < footer <= records.left():
         raise _broken(f"{records.left()} bytes follow its end, and its header says {footer}")
     return shard
 
