@@ -17,6 +17,21 @@ from registry.errors import Damaged
 from registry.locks import LockRows
 from registry.tables.identity import namespaces, users
 from registry.tables.meta import metadata
+from registry.tables.objects import lfs_links, lfs_objects, lfs_uploads
+from registry.tables.repos import repos
+from registry.tables.xet import (
+    xet_arrivals,
+    xet_domains,
+    xet_file_xorbs,
+    xet_files,
+    xet_grants,
+    xet_ingests,
+    xet_keys,
+    xet_links,
+    xet_marks,
+    xet_xorb_domains,
+    xet_xorbs,
+)
 from tests.registry.people import add_repo, add_user
 from tests.services import postgres
 
@@ -84,6 +99,83 @@ def test_locks_pass_through_the_second_revision(empty: Database) -> None:
     schema.migrate(empty)
     assert locks.create(1, 1, "a.bin") == (first, False)
     assert locks.create(1, 1, "b.bin")[0].serial == 2
+
+
+def test_going_back_from_the_third_revision_leaves_what_came_whole(empty: Database) -> None:
+    schema.migrate(empty)
+    fill_with_xet(empty)
+    schema.revert(empty, "0002")
+    with empty.read() as connection:
+        sizes = connection.exec_driver_sql("SELECT name, lfs_bytes FROM repos").all()
+        assert {(row.name, row.lfs_bytes) for row in sizes} == {("both", 70), ("chunked", 0), ("whole", 70)}
+        assert connection.exec_driver_sql("SELECT DISTINCT oid FROM lfs_links").scalars().all() == [WHOLE]
+        assert connection.exec_driver_sql("SELECT oid FROM lfs_objects").scalars().all() == [WHOLE]
+        assert connection.exec_driver_sql("SELECT mode FROM lfs_uploads").scalars().all() == ["tus"]
+    assert not [name for name in sa.inspect(empty.engine).get_table_names() if name.startswith("xet")]
+    with pytest.raises(sa.exc.IntegrityError, match="ck_lfs_uploads_mode"):
+        add_upload(empty, 1, CHUNKED, "xet")
+    assert schema.migrate(empty) == ("0002", schema.head())
+    # Their clients push it anew.
+    add_upload(empty, 1, CHUNKED, "xet")
+    with empty.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+WHOLE, CHUNKED = "a" * 64, "b" * 64
+
+
+def fill_with_xet(database: Database) -> None:
+    """Leave rows behind in every table of Xet: one object came whole, another by its chunks."""
+    add_user(database, "ann")
+    linked = {"whole": [WHOLE], "chunked": [CHUNKED], "both": [WHOLE, CHUNKED]}
+    ids = {name: add_repo(database, "ann", name) for name in linked}
+    at, hash = now(), b"\x07" * 32
+    objects = [(WHOLE, 70, "lfs/aa/aa/whole", "whole"), (CHUNKED, 300, "xet/files/chunked", "xet")]
+    sizes = {oid: size for oid, size, _, _ in objects}
+    links = [(ids[name], oid) for name, oids in linked.items() for oid in oids]
+    moments = {"promised_until": at, "verified_at": at, "scrubbed_at": at}
+    proof = {"file": hash, "sha256": CHUNKED, "size": 300, "state": "proven", "created_at": at}
+    rows: dict[sa.Table, list[dict[str, object]]] = {
+        lfs_objects: [
+            {"oid": oid, "size": size, "key": key, "kind": kind, "state": "stored", "stored_at": at}
+            for oid, size, key, kind in objects
+        ],
+        lfs_links: [
+            {"repo_id": repo, "oid": oid, "size": sizes[oid], "linked_at": at, "seen_at": at} for repo, oid in links
+        ],
+        xet_domains: [{"id": "d", "owner": "n1", "kind": "public"}],
+        xet_keys: [{"domain_id": "d", "week": 1, "key": hash}],
+        xet_xorbs: [
+            {"hash": hash, "key": "x", "table_key": "t", "size": 9, "raw_size": 9, "chunks": 1, "state": "live"}
+            | moments
+        ],
+        xet_xorb_domains: [{"domain_id": "d", "hash": hash}],
+        xet_files: [{"hash": hash, "size": 300, "terms": b"", "created_at": at}],
+        xet_file_xorbs: [{"file": hash, "xorb": hash}],
+        xet_links: [{"repo_id": repo} | proof for repo, oid in links if oid == CHUNKED],
+        xet_marks: [{"domain_id": "d", "chunk": hash, "file": hash, "xorb": hash}],
+        xet_grants: [{"id": "g", "domain_id": "d", "hash": hash, "key": "k", "length": 1, "expires_at": at}],
+        xet_arrivals: [{"namespace_id": 1, "hash": hash, "size": 1, "expires_at": at}],
+        xet_ingests: [{"repo_id": ids["whole"], "oid": WHOLE, "state": "waiting", "created_at": at}],
+    }
+    assert {name for name in metadata.tables if name.startswith("xet_")} <= {table.name for table in rows}
+    with database.write() as connection:
+        for table, given in rows.items():
+            connection.execute(sa.insert(table), given)
+        sums = sa.select(sa.func.sum(lfs_links.c.size)).where(lfs_links.c.repo_id == repos.c.id).scalar_subquery()
+        connection.execute(sa.update(repos).values(lfs_bytes=sums))
+    for mode in ("tus", "xet"):
+        add_upload(database, ids["both"], CHUNKED, mode)
+
+
+def add_upload(database: Database, repo_id: int, oid: str, mode: str) -> None:
+    """Insert an upload that waits for its proof."""
+    at = now()
+    row = {"repo_id": repo_id, "oid": oid, "size": 300, "mode": mode, "state": "arrived"}
+    with database.write() as connection:
+        made = row | {"id": f"{repo_id}{mode}", "created_at": at, "expires_at": at}
+        connection.execute(sa.insert(lfs_uploads).values(made))
 
 
 def test_processes_that_migrate_at_once_all_end_at_head(empty: Database) -> None:
