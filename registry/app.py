@@ -301,7 +301,7 @@ def _hub_routes(shelves: Shelves, desk: Desk, pools: Pools, auth: Auth, cas: Cas
             unpacked=Unpacked(revisions=desk.revisions, store=shelves.store),
             cas=cas,
         ),
-        RepoDoor(arrivals=arrivals, revisions=desk.revisions, facts=desk.facts),
+        RepoDoor(arrivals=arrivals, revisions=desk.revisions, facts=desk.facts, xet=cas is not None),
         AccountDoor(auth=auth, profiles=Profiles(shelves.database)),
         UsageDoor(auth=auth, usages=Usages(shelves.database, shelves.quotas)),
         ManageDoor(auth=auth, arrivals=arrivals, repos=desk.repos),

@@ -12,7 +12,7 @@
     footer   of answers: u64 1 · offsets of files and xorbs · 3 × (offset, count) of look-up tables · key[32]
              · u64 created · u64 expires · 48 zeros · u64 packed · u64 in files · u64 unpacked · u64 where it begins
 
-Uploads need no footer. hf_xet before 1.3 announces one and leaves it out, before 1.1.10 it sends look-up tables as well.
+Uploads need none. hf_xet before 1.3 announces one and leaves it out; before 1.1.10 it sends look-up tables as well.
 
 Little-endian, in records of 48 bytes. Terms and chunks stay bytes until they are asked for: there may be a million.
 Source: the CAS specification 1.1.0, and what hf_xet 1.1 to 1.8 sends.

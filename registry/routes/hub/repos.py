@@ -22,12 +22,24 @@ _WHOLE = 1 << 40
 
 
 class RepoDoor:
-    """Tells of one repo. JSON of a pinned commit's files is kept ready under `memory` bytes."""
+    """Tells of one repo; `xet` says that large files may come by Xet.
 
-    def __init__(self, *, arrivals: Arrivals, revisions: Revisions, facts: FactReader, memory: int = 16 << 20) -> None:
+    JSON of a pinned commit's files is kept ready under `memory` bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        arrivals: Arrivals,
+        revisions: Revisions,
+        facts: FactReader,
+        xet: bool = False,
+        memory: int = 16 << 20,
+    ) -> None:
         self._arrivals = arrivals
         self._revisions = revisions
         self._facts = facts
+        self._xet = xet
         self._siblings: Memory[tuple[int, str, bool], bytes] = Memory(memory, lambda made: 200 + len(made))
 
     def info(self, request: Request) -> Response:
@@ -76,6 +88,8 @@ class RepoDoor:
         facts = Facts() if at is None else self._facts.read(repo.type, at)
         chosen = names or shapes.INFO[repo.type]
         made = shapes.described(repo, None if at is None else at.commit, facts, chosen)
+        if shapes.XET in names:
+            made[shapes.XET] = self._xet
         if flag(request, "securityStatus"):
             # Nothing is scanned yet, and an absent verdict must not look like a good one.
             made["securityRepoStatus"] = {"scansDone": False, "filesWithIssues": []}

@@ -16,9 +16,11 @@ from registry.git.snapshot import Ref
 from registry.git.tree import Entry
 from registry.names import RepoType
 
+XET = "xetEnabled"
+"""Whether large files go by Xet: asked by huggingface_hub 0.30 to 0.35 before each upload, and answered by the door."""
 _SHARED = frozenset(
     {"author", "cardData", "createdAt", "disabled", "lastModified", "likes", "private", "resourceGroup", "sha"}
-    | {"siblings", "tags", "trendingScore", "usedStorage"}
+    | {"siblings", "tags", "trendingScore", "usedStorage", XET}
 )
 _WITH_DOWNLOADS = ("downloads", "downloadsAllTime", "gated")
 EXPANDABLE: Mapping[RepoType, frozenset[str]] = {

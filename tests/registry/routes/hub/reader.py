@@ -79,7 +79,7 @@ class Reader:
             XetDoor(auth=auth, arrivals=arrivals, copies=self._copies(), cas=cas),
             ListDoor(auth=auth, catalog=self.catalog, revisions=self.revisions),
             TreeDoor(arrivals=arrivals, revisions=self.revisions, cas=cas),
-            RepoDoor(arrivals=arrivals, revisions=self.revisions, facts=self.facts),
+            RepoDoor(arrivals=arrivals, revisions=self.revisions, facts=self.facts, xet=self.xet),
             FileDoor(
                 arrivals=arrivals,
                 revisions=self.revisions,

@@ -324,3 +324,12 @@ def test_switched_off_it_says_what_writers_do_and_offers_nothing(sqlite_database
         assert "x-error-code" not in refused.headers
     assert "x-xet-hash" not in off.client().head("/ann/one/resolve/main/m.bin").headers
     assert "xetHash" not in off.client().get("/api/models/ann/one/tree/main").text
+    assert off.client().get("/api/models/ann/one?expand=xetEnabled").json()["xetEnabled"] is False
+
+
+def test_former_clients_ask_of_a_repo_whether_it_takes_files_by_xet(lone: Reader) -> None:
+    """huggingface_hub 0.30 to 0.35 does before each upload, and gave up when the name was refused."""
+    sha = lone.push({"a.txt": b"abc"})
+    for at in ("", f"/revision/{sha}"):
+        found = lone.client().get(f"/api/models/ann/one{at}?expand=xetEnabled").json()
+        assert found == {"_id": found["_id"], "id": "ann/one", "modelId": "ann/one", "xetEnabled": True}
