@@ -61,6 +61,7 @@ from registry.upkeep.scrub import Scrub
 from registry.usage import Usages
 from registry.xet_house import XetHouse
 from registry.xet_ingests import Ingests
+from registry.xet_wholes import Wholes
 
 _MIB = 1 << 20
 _EXPOSED = [
@@ -81,7 +82,7 @@ _EXPOSED = [
     "RateLimit",
     "RateLimit-Policy",
 ]
-_HOUR = 3600.0
+_MINUTE, _HOUR = 60.0, 3600.0
 
 
 class Door(Protocol):
@@ -170,8 +171,11 @@ class Beside:
             self._recurring.append(Daily(_collection(shelves)))
         if config.xet_scrub:
             self._recurring.append(_scrub(config, shelves, meter))
-        if config.xet and config.xet_ingest == "auto" and find_spec("hf_xet") is not None:
-            self._recurring.append(_ingesting(config, shelves, self.prover))
+        if config.xet and config.xet_ingest != "off" and find_spec("hf_xet") is not None:
+            self._recurring.append(_ingesting(config, shelves, self.prover, meter))
+            if config.xet_ingest == "auto":
+                wholes = Wholes(shelves.database, smallest=SMALLEST, freed=meter.freed.inc)
+                self._recurring.append(Recurring("wholes", wholes.run, seconds=_MINUTE))
 
     def storage(self) -> str:
         """Name what the shelf was found to enforce; empty while that is not known."""
@@ -210,7 +214,7 @@ def _scrub(config: Config, shelves: Shelves, meter: Meter) -> Scrub:
     )
 
 
-def _ingesting(config: Config, shelves: Shelves, prover: Prover) -> Ingesting:
+def _ingesting(config: Config, shelves: Shelves, prover: Prover, meter: Meter) -> Ingesting:
     door = InnerDoor(
         database=shelves.database,
         quotas=shelves.quotas,
@@ -220,7 +224,9 @@ def _ingesting(config: Config, shelves: Shelves, prover: Prover) -> Ingesting:
         folder=shelves.slot.quarantine,
         told=prover.tell,
     )
-    return Ingesting(Ingests(shelves.database, smallest=SMALLEST), door.send)
+    return Ingesting(
+        Ingests(shelves.database, smallest=SMALLEST), door.send, counted=meter.ingests, sent=meter.ingested.inc
+    )
 
 
 def _lifespan(

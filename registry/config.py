@@ -93,8 +93,9 @@ class Config:
     """`on`: large files come and go by Xet, as current Hugging Face clients want; `off`: writers turn Xet off, too."""
     xet_domain: Literal["namespace", "repo", "instance"] = "namespace"
     """Within what chunks are shared: `namespace` (its public and its private repos apart), `repo` or `instance`."""
-    xet_ingest: Literal["auto", "off"] = "auto"
-    """`auto` stores large files that came by Git LFS by their chunks, too, if `hf_xet` is installed; `off` does not."""
+    xet_ingest: Literal["auto", "off", "keep"] = "auto"
+    """`auto`, with `hf_xet` installed: large files that came by Git LFS are kept by their chunks, after a day only so;
+    clients without Xet then get them through this server, not a bucket. `keep`: whole as well. `off`: only whole."""
     xet_scrub: int = 20_000_000
     """Bytes in a second of stored chunks that each process reads again and proves, all within a month; 0: none."""
     quota: int | None = None

@@ -180,7 +180,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "PROOF_SECONDS": _whole(1, 86_400),
     "XET": _switch("on", "off"),
     "XET_DOMAIN": _one_of("namespace", "repo", "instance"),
-    "XET_INGEST": _one_of("auto", "off"),
+    "XET_INGEST": _one_of("auto", "off", "keep"),
     "XET_SCRUB": size,
     "QUOTA": size,
     "GC": _one_of("daily", "off"),

@@ -1,16 +1,17 @@
 """Work rows: objects that came whole to a repo and are to be sent by their chunks as well.
 
-    (no row) ── look: linked, whole, large, and no Xet link ──▶ waiting ── done ──▶ done     filed, the prover goes on
+    (no row) ── look: linked, here, large, and no Xet link ──▶ waiting ── done ──▶ done     filed, the prover goes on
                                                                   │  ▲── fail: pause ──┐
                                                                   └────────────────────┴──▶ failed   after `MOST` tries
 
 The door that links objects knows nothing of this: `look` walks over the links, a page at a time. A row whose link has
-gone, or that somebody's client made needless, goes by the same walk.
+gone, or that somebody's client made needless, goes by the same walk. What another repo has by its chunks already is due
+here all the same, since this repo's domain knows nothing of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,7 +38,7 @@ _NEXT = (
     .order_by(lfs_links.c.repo_id, lfs_links.c.oid)
 )
 _ALIVE = sa.exists().where(repos.c.id == lfs_links.c.repo_id, repos.c.deleted_at.is_(None))
-_WHOLE = sa.and_(lfs_objects.c.kind == "whole", lfs_objects.c.state == "stored")
+_HERE = lfs_objects.c.state == "stored"
 _NOTED = sa.exists().where(xet_ingests.c.repo_id == lfs_links.c.repo_id, xet_ingests.c.oid == lfs_links.c.oid)
 
 
@@ -96,7 +97,7 @@ class Ingests:
         chosen = (
             sa.select(*columns)
             .select_from(xet_ingests.join(lfs_links, linked).join(lfs_objects, lfs_objects.c.oid == xet_ingests.c.oid))
-            .where(xet_ingests.c.state == "waiting", free, _WHOLE, _ALIVE, ~_by_xet(lfs_links))
+            .where(xet_ingests.c.state == "waiting", free, _HERE, _ALIVE, ~_by_xet(lfs_links))
             .order_by(xet_ingests.c.created_at)
             .limit(1)
         )
@@ -111,6 +112,14 @@ class Ingests:
             values = {"lease": holder, "lease_until": moment + timedelta(seconds=seconds), "tries": found.tries + 1}
             connection.execute(sa.update(xet_ingests).where(_row(found)).values(values))
         return Due(found.repo_id, found.oid, found.size, found.key, found.tries + 1)
+
+    def counts(self) -> Mapping[str, int]:
+        """Count the objects that wait, and those that were given up, by these words: `waiting`, `failed`."""
+        states = ("waiting", "failed")
+        chosen = sa.select(xet_ingests.c.state, sa.func.count()).where(xet_ingests.c.state.in_(states))
+        with self._db.look() as connection:
+            found = connection.execute(chosen.group_by(xet_ingests.c.state)).all()
+        return dict.fromkeys(states, 0) | {row.state: int(row[1]) for row in found}
 
     def hold(self, due: Due, holder: str, seconds: float) -> bool:
         """Prolong one's own lease; False if it was lost."""
@@ -141,9 +150,9 @@ class Ingests:
         joined = lfs_links.join(lfs_objects, lfs_objects.c.oid == lfs_links.c.oid)
         chosen = sa.select(lfs_links.c.repo_id, lfs_links.c.oid).select_from(joined)
         large = lfs_links.c.size >= self._smallest
-        return chosen.where(
-            self._between(lfs_links, end), large, _WHOLE, _ALIVE, ~_by_xet(lfs_links), ~_NOTED
-        ).order_by(lfs_links.c.repo_id, lfs_links.c.oid)
+        return chosen.where(self._between(lfs_links, end), large, _HERE, _ALIVE, ~_by_xet(lfs_links), ~_NOTED).order_by(
+            lfs_links.c.repo_id, lfs_links.c.oid
+        )
 
     def _stale(self, end: tuple[int, str] | None) -> sa.Select[Any]:
         """Choose rows that have lost their link, that wait for what is here already, or whose Xet link was collected.

@@ -1,7 +1,8 @@
-"""Counts requests for /metrics: how many by route and status, how long, how many bytes, how many now."""
+"""Counts requests for /metrics: how many by route and status, how long, how many bytes, how many now; and upkeep."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -51,6 +52,22 @@ class Meter:
         self.damaged = Gauge(
             "weightroom_xet_damaged_xorbs", "Xorbs whose bytes are others, put aside.", registry=self.registry
         )
+        self.ingested = Counter(
+            "weightroom_xet_ingested_objects", "Objects that came whole, sent by their chunks.", registry=self.registry
+        )
+        self.freed = Counter(
+            "weightroom_xet_freed_bytes",
+            "Bytes that came whole and may go, since their objects are kept by their chunks.",
+            registry=self.registry,
+        )
+        self._ingests = Gauge(
+            "weightroom_xet_ingests", "Objects that came whole and are not sent.", ("state",), registry=self.registry
+        )
+
+    def ingests(self, counts: Mapping[str, int]) -> None:
+        """Note how many objects are in each state of the way to their chunks."""
+        for state, count in counts.items():
+            self._ingests.labels(state).set(count)
 
     def begin(self) -> None:
         """Note that a request came in."""

@@ -64,6 +64,7 @@ lfs_objects = Table(
     Column("key", String(200), nullable=False),
     Column("kind", String(8), nullable=False, default="whole"),
     Column("state", String(10), nullable=False),
+    # Since when they lie there.
     Column("stored_at", Moment, nullable=False),
     Column("condemned_at", Moment, nullable=True),
     Column("checked_at", Moment, nullable=True),

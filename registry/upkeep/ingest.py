@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lfs.errors import LfsError
 from lfs.xet.ingest import NotSent
@@ -34,7 +34,8 @@ Send = Callable[[Due, Callable[[], bool]], bool]
 class Ingesting:
     """A thread that sends what is due; `send` returns False if the function that it is given said no.
 
-    `clock` is in seconds.
+    `counted` hears, before each object and at the end, how many wait and how many were given up; `sent` of each that
+    was filed. `clock` is in seconds.
     """
 
     def __init__(
@@ -42,10 +43,13 @@ class Ingesting:
         ingests: Ingests,
         send: Send,
         *,
+        counted: Callable[[Mapping[str, int]], object] = lambda counts: None,
+        sent: Callable[[], object] = lambda: None,
         seconds: float = LOOKS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ingests, self._send, self._clock = ingests, send, clock
+        self._counted, self._sent = counted, sent
         self._holder = secrets.token_hex(16)
         self._stopping = threading.Event()
         self._recurring = Recurring("ingest", self.run, seconds=seconds)
@@ -63,6 +67,7 @@ class Ingesting:
         """Look once, and send all that waits. Raises: Busy."""
         self._ingests.look()
         while not self._stopping.is_set():
+            self._counted(self._ingests.counts())
             due = self._ingests.take(self._holder, LEASE)
             if due is None:
                 return
@@ -83,6 +88,7 @@ class Ingesting:
         else:
             if sent:
                 self._ingests.done(due, self._holder)
+                self._sent()
                 log.info("object %s of repo %d was filed by its chunks", due.oid, due.repo_id)
             else:
                 self._ingests.give_back(due, self._holder)

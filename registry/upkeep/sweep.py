@@ -5,6 +5,9 @@
     staging/<id>               the upload is open, or has arrived; or it is a grant for a xorb
     git/ab/cd/<sha256>         a pack row names it, as pack, index or sidecar
 
+The age of a key is that of its bytes, or less: the time since its object has lain elsewhere. Downloads and signed URLs
+that began before that have the whole grace to end.
+
 A listing proves nothing: each key is looked up again right before it goes. Keys that others may take up under the
 same name are claimed first by a row that says `deleting`, as if it had been there, committed before the last look.
 """
@@ -89,9 +92,18 @@ class Orphans:
             stat = self._store.stat(key.text)
         except Missing:
             return
-        if stat.at <= moment - self._graces.key:
-            line = Line("sweep", "key", key.text, stat.size, f"no row names it, and it was written {day(stat.at)}")
+        since, why = stat.at, f"it was written {day(stat.at)}"
+        if (left := self._left(key)) and left > since:
+            since, why = left, f"its object has lain elsewhere since {day(left)}"
+        if since <= moment - self._graces.key:
+            line = Line("sweep", "key", key.text, stat.size, f"no row names it, and {why}")
             yield self._deleting(key, stat, line)
+
+    def _left(self, key: _Key) -> datetime | None:
+        """Say when the object of a key came to lie where it lies now, if it is another place."""
+        chosen = sa.select(lfs_objects.c.stored_at).where(lfs_objects.c.oid == key.oid, lfs_objects.c.key != key.text)
+        with self._db.look() as connection:
+            return connection.execute(chosen).scalar()
 
     def _deleting(self, key: _Key, stat: Stat, line: Line) -> Step:
         def do(run: int) -> Sequence[Line]:

@@ -160,10 +160,17 @@ def test_a_gated_repo_is_shut_at_every_door_that_gives_bytes(config: Config) -> 
 
 
 @pytest.mark.parametrize(
-    ("settings", "runs"), [({}, True), ({"xet_ingest": "off"}, False), ({"xet": False}, False)], ids=str
+    ("settings", "runs"),
+    [
+        ({}, {"ingest", "wholes"}),
+        ({"xet_ingest": "keep"}, {"ingest"}),
+        ({"xet_ingest": "off"}, set()),
+        ({"xet": False}, set()),
+    ],
+    ids=str,
 )
-def test_files_that_came_whole_are_cut_only_where_that_is_wanted(
-    config: Config, settings: dict[str, object], runs: bool
+def test_files_that_came_whole_are_cut_and_given_up_only_where_that_is_wanted(
+    config: Config, settings: dict[str, object], runs: set[str]
 ) -> None:
     with TestClient(build(replace(config, **settings))):  # type: ignore[arg-type]  # each names a field of its type
-        assert ("ingest" in {thread.name for thread in threading.enumerate()}) == runs
+        assert {"ingest", "wholes"} & {thread.name for thread in threading.enumerate()} == runs

@@ -82,10 +82,10 @@ def ground(database: Database) -> Ground:
     return Ground(database)
 
 
-def test_what_is_linked_whole_and_large_is_due(ground: Ground) -> None:
+def test_what_is_linked_sound_and_large_is_due(ground: Ground) -> None:
     ground.link(1)
     ground.link(2, SMALLEST - 1)
-    for number, values in ((3, {"kind": "xet"}), (4, {"state": "condemned"}), (5, {"state": "damaged"})):
+    for number, values in ((4, {"state": "condemned"}), (5, {"state": "damaged"})):
         ground.link(number)
         ground.change(lfs_objects, number, **values)
     for number, state in ((6, "declared"), (7, "proven"), (8, "refuted")):
@@ -96,6 +96,14 @@ def test_what_is_linked_whole_and_large_is_due(ground: Ground) -> None:
     assert ground.ingests.look() == 0
     due = ground.taken()
     assert due == Due(ground.repo, oid(1), SMALLEST, f"lfs/00/00/{oid(1)}", 1)
+
+
+def test_what_another_repo_has_by_its_chunks_is_due_here_too(ground: Ground) -> None:
+    key = f"xet/files/{oid(7)}"
+    ground.link(1)
+    ground.change(lfs_objects, 1, kind="xet", key=key)
+    assert ground.ingests.look() == 1
+    assert ground.taken() == Due(ground.repo, oid(1), SMALLEST, key, 1)
 
 
 def test_an_object_is_due_for_each_repo_that_lives(ground: Ground) -> None:
@@ -183,6 +191,16 @@ def test_failures_rest_longer_and_longer_and_then_end(ground: Ground) -> None:
     ground.moment += timedelta(days=9)
     ground.ingests.look()
     assert ground.ingests.take("me", 60) is None
+
+
+def test_what_waits_and_what_was_given_up_is_counted(ground: Ground) -> None:
+    assert ground.ingests.counts() == {"waiting": 0, "failed": 0}
+    for number in range(4):
+        ground.link(number)
+    ground.ingests.look()
+    ground.change(xet_ingests, 1, state="failed")
+    ground.change(xet_ingests, 2, state="done")
+    assert ground.ingests.counts() == {"waiting": 2, "failed": 1}
 
 
 def test_what_is_done_is_not_due_again(ground: Ground) -> None:

@@ -12,6 +12,7 @@ import pytest
 from lfs.errors import Unavailable
 from lfs.xet.ingest import NotSent
 from registry.db import Database
+from registry.routes.meter import Meter
 from registry.upkeep.ingest import LEASE, Ingesting, Send
 from registry.xet_ingests import MOST, PAUSES, Due
 from tests.registry.linked import until
@@ -43,9 +44,13 @@ def test_all_that_waits_is_sent_oldest_first(ground: Ground) -> None:
         ground.by_xet(int(due.oid, 16), "declared")
         return True
 
-    Ingesting(ground.ingests, send).run()
+    meter = Meter()
+    Ingesting(ground.ingests, send, counted=meter.ingests, sent=meter.ingested.inc).run()
     assert sent == [oid(2), oid(1)]
     assert set(ground.rows().values()) == {"done"}
+    told = meter.text().decode()
+    for line in ('ingests{state="waiting"} 0.0', 'ingests{state="failed"} 0.0', "ingested_objects_total 2.0"):
+        assert f"weightroom_xet_{line}\n" in told
 
 
 @pytest.mark.parametrize("error", [NotSent("the child died"), Unavailable("later"), RuntimeError("never thought of")])
@@ -61,6 +66,7 @@ def test_a_failure_is_tried_again_and_at_last_told(
             ground.moment += pause
         ingesting.run()
     assert f"tried {MOST} times" in caplog.text
+    assert ground.ingests.counts() == {"waiting": 0, "failed": 1}
     assert str(error) in caplog.text
     assert ground.rows() == {oid(1): "failed"}
 
