@@ -54,14 +54,14 @@ def check(shard: Shard, load: Load, run: Run, tell: Tell) -> list[Filing]:
 
 def _described(xorb: FiledXorb, table: XorbTable) -> list[int]:
     """Compare a xorb of a shard with ours, and return which of its chunks others may ask for, by number."""
-    if not xorb.agrees(table.to_bytes()):
+    if not xorb.agrees(table.rows):
         raise BadXet(f"This upload describes xorb {hashes.text(xorb.hash)} not as it is; upload again.")
     return sorted({*xorb.eligible(), *_eligible(table)})
 
 
 def _eligible(table: XorbTable) -> Iterator[int]:
     """Find the chunks that clients ask for wherever they stand: in one of 256 the first byte that tells is zero."""
-    data = table.to_bytes()
+    data = table.rows
     column = data[24::_ROW]
     at = column.find(0)
     while at >= 0:

@@ -70,7 +70,7 @@ class Dedup:
 
         def make() -> bytes:
             key, expires = self._index.answer_key(domain, week)
-            blocks = [(xorb.hash, self._tables.load(xorb).to_bytes()) for xorb in xorbs]
+            blocks = [(xorb.hash, self._tables.load(xorb).rows) for xorb in xorbs]
             return shards.dedup_answer(blocks, key=key, created=now, expires=expires)
 
         # By all its names: one that went since is in no answer.

@@ -226,6 +226,11 @@ class XorbReader:
             raise BadXet("The footer of the xorb has no end; send the xorb without one.")
 
 
+def table_size(chunks: int) -> int:
+    """Return how many bytes a table of so many chunks is stored in."""
+    return chunks * _ROW.size + hashes.CHECK
+
+
 def unpack(data: bytes | bytearray | memoryview) -> bytes:
     """Unpack one chunk, given with its header. Raises: BadXet (also if anything follows)."""
     view = memoryview(data)

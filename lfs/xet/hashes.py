@@ -7,6 +7,7 @@
     xorb        root over (chunk hash, raw length)
     file        blake3, keyed with zeros, of the root over its chunks; an empty file has 32 zero bytes
     range       blake3, keyed RANGE, of the chunk hashes in a row
+    check       blake3 of what we store beside a xorb; our own, no client sees it
 
 The text is not plain hex: bytes 00 01 … 1f print as 07060504030201000f0e…1918. A SHA-256 inside a shard is stored in
 this order too. A hash "mod n" means its last group, which is why one byte tells whether it divides by a power of two.
@@ -24,6 +25,8 @@ from blake3 import blake3
 from lfs.errors import BadXet
 
 EMPTY = bytes(32)
+CHECK = 32
+"""Bytes of a check."""
 
 _DATA = bytes.fromhex("6697f5775b9550de3135cbaca597181c9de421109beb2b58b4d0b04b93adf229")
 _NODE = bytes.fromhex("017ec5c7a5472996fd946666b48a02e65ddd536f37c76dd2f86352e64a53713f")
@@ -119,6 +122,11 @@ def file(leaves: Iterable[tuple[bytes, int]]) -> bytes:
 def span(hashes: Iterable[bytes]) -> bytes:
     """Name chunks in a row by their hashes; only who knows the chunks can tell it, so it proves possession."""
     return keyed(_RANGE, b"".join(hashes))
+
+
+def check(data: bytes) -> bytes:
+    """Hash bytes of our own making, so that one which changed in the store is seen."""
+    return blake3(data).digest()
 
 
 def eligible(raw: bytes) -> bool:

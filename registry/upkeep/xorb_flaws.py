@@ -52,10 +52,10 @@ def judge(
 
 def mend_table(store: ObjectStore, xorb: Xorb, right: XorbTable) -> None:
     """Put the table that the body makes in place of what lies there. Readers meanwhile build one by themselves."""
-    rows = right.to_bytes()
+    table = right.to_bytes()
     # Bytes of the same size under a key would be left alone.
     store.delete(xorb.table)
-    store.put(xorb.table, rows, len(rows))
+    store.put(xorb.table, table, len(table))
 
 
 def _proven(store: ObjectStore, xorb: Xorb, seen: Callable[[int], object]) -> XorbTable:
@@ -83,16 +83,15 @@ def _row_flaw(xorb: Xorb, right: XorbTable | None) -> str:
 
 
 def _table_flaw(store: ObjectStore, xorb: Xorb, right: XorbTable | None) -> str:
-    """Compare the table with the one that is right, or else with the name that its chunks make."""
+    """Look at the check of the table, and compare it with the right one, or else with the name that its chunks make."""
     try:
         with store.open(xorb.table) as reader:
-            rows = reader.read_all()
-        table = XorbTable.from_bytes(rows)
+            table = XorbTable.from_bytes(reader.read_all())
     except Missing:
         return f"is missing: nothing lies under {xorb.table}"
     except (BadXet, Damaged) as error:
         return f"is none under {xorb.table}: {error.message}"
     if right is not None:
-        return "" if rows == right.to_bytes() else f"is not that of the body under {xorb.table}"
+        return "" if table.rows == right.rows else f"is not that of the body under {xorb.table}"
     fits = hashes.xorb(table.leaves(0, table.chunks)) == xorb.hash and table.body_size == xorb.size
     return "" if fits else f"is of another xorb under {xorb.table}"

@@ -124,15 +124,32 @@ def test_chunks_that_a_xorb_does_not_have_are_refused(
 def test_a_table_survives_its_bytes(parts: list[bytes], scheme: int) -> None:
     table = read(pack(parts, scheme), name_of(parts))
     again = XorbTable.from_bytes(table.to_bytes())
-    assert len(again.to_bytes()) == 40 * len(parts)
+    assert len(again.to_bytes()) == 40 * len(parts) + 32
     assert again.to_bytes() == table.to_bytes()
     assert (again.chunks, again.raw_size, again.body_size) == (table.chunks, table.raw_size, table.body_size)
 
 
-@given(st.binary(max_size=200) | st.binary(min_size=80, max_size=80))
+@given(st.binary(max_size=200) | st.binary(min_size=112, max_size=112))
 def test_garbage_is_no_table(data: bytes) -> None:
     with pytest.raises(BadXet):
         XorbTable.from_bytes(data)
+
+
+@given(st.binary(max_size=200) | st.binary(min_size=80, max_size=80))
+def test_rows_that_no_xorb_has_are_no_table_whatever_their_check_says(rows: bytes) -> None:
+    with pytest.raises(BadXet):
+        XorbTable.from_bytes(rows + hashes.check(rows))
+
+
+@given(lists, schemes, st.data())
+def test_a_stored_table_with_any_byte_changed_is_never_believed(
+    parts: list[bytes], scheme: int, data: st.DataObject
+) -> None:
+    """A flipped bit where a chunk ends in the xorb was believed, and sent clients to wrong ranges until the scrub."""
+    stored = bytearray(read(pack(parts, scheme), name_of(parts)).to_bytes())
+    stored[data.draw(st.integers(0, len(stored) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(BadXet):
+        XorbTable.from_bytes(bytes(stored))
 
 
 @given(st.binary(max_size=400), st.integers(1, 50))

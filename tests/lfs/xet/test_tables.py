@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lfs.errors import Damaged, Denied, LfsError, Missing, Unavailable
 from lfs.store import Reader, Source, Span, Verified
+from lfs.xet.formats import XorbTable
 from lfs.xet.tables import Tables
 from tests.contracts.memory_store import MemoryStore
 from tests.lfs.xet.xorbs import random_xorb
@@ -74,7 +75,11 @@ SPOILS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda rows: b"",
     "longer": lambda rows: rows + rows[-40:],
     "flipped bit in a hash": lambda rows: bytes([rows[0] ^ 1]) + rows[1:],
-    "flipped bit in an end": lambda rows: rows[:-6] + bytes([rows[-6] ^ 1]) + rows[-5:],
+    "flipped bit in a packed end": lambda rows: rows[:32] + bytes([rows[32] ^ 1]) + rows[33:],
+    "flipped bit in the last end": lambda rows: rows[:-33] + bytes([rows[-33] ^ 1]) + rows[-32:],
+    "flipped bit in the check": lambda rows: rows[:-1] + bytes([rows[-1] ^ 1]),
+    "without a check": lambda rows: rows[:-32],
+    "of other ends": lambda rows: XorbTable(rows[:32] + bytes([rows[32] ^ 1]) + rows[33:-32]).to_bytes()[:-40],
     "of another xorb": lambda rows: OTHER.table().to_bytes(),
 }
 
@@ -100,12 +105,23 @@ def test_garbage_is_never_taken_for_a_table(garbage: bytes) -> None:
     assert Tables(store).load(xorb).to_bytes() == ONE.table().to_bytes()
 
 
+@given(st.data())
+def test_a_stored_table_with_any_byte_changed_is_built_again(data: st.DataObject) -> None:
+    store = Counting()
+    xorb = ONE.put(store)
+    rows = bytearray(store.objects[xorb.table])
+    rows[data.draw(st.integers(0, len(rows) - 1))] ^= data.draw(st.integers(1, 255))
+    store.objects[xorb.table] = bytes(rows)
+    assert Tables(store).load(xorb).to_bytes() == ONE.table().to_bytes() == store.objects[xorb.table]
+    assert store.opened[xorb.key] == 1
+
+
 def test_a_table_whose_ends_are_wrong_is_replaced_when_somebody_says_so() -> None:
     store = MemoryStore()
     xorb = ONE.put(store)
     rows = store.objects[xorb.table]
-    # Where the first chunk ends in the body: no hash covers that.
-    store.objects[xorb.table] = rows[:32] + bytes([rows[32] ^ 1]) + rows[33:]
+    # With a check of its own: as if it had been wrong when it was made.
+    store.objects[xorb.table] = XorbTable(rows[:32] + bytes([rows[32] ^ 1]) + rows[33:-32]).to_bytes()
     tables = Tables(store)
     assert tables.load(xorb).to_bytes() != rows
     assert tables.again(xorb).to_bytes() == rows
@@ -173,6 +189,32 @@ def test_all_who_ask_at_once_wait_for_one_read() -> None:
         store.gate.set()
         assert len({id(each.result(20)) for each in asked}) == 1
     assert store.opened == {xorb.table: 1}
+
+
+class Narrow(MemoryStore):
+    """A shelf that has one reader at a time for a body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.within, self.gate = threading.Lock(), threading.Event()
+
+    def open(self, key: str, span: Span | None = None) -> Reader:
+        assert self.within.acquire(blocking=False)
+        try:
+            assert self.gate.wait(20)
+            return super().open(key, span)
+        finally:
+            self.within.release()
+
+
+def test_nobody_reads_a_body_beside_another_who_does() -> None:
+    store = Narrow()
+    xorb = ONE.put(store)
+    tables = Tables(store)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(tables.again, xorb) for _ in range(8)]
+        store.gate.set()
+        assert {each.result(20).rows for each in asked} == {ONE.table().rows}
 
 
 def test_a_store_that_does_not_answer_is_asked_again_next_time() -> None:

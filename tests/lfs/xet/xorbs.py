@@ -50,7 +50,7 @@ def random_xorb(seed: int, chunks: int = 5, size: int = 20_000) -> Made:
 
 def footer(xorb: Made) -> bytes:
     """Write what old clients add: a name, the rows, and how long it is."""
-    rows = xorb.table().to_bytes()
+    rows = xorb.table().rows
     return b"XETBLOB\x01" + bytes(60) + rows + struct.pack("<I", 68 + len(rows))
 
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from lfs.errors import Damaged, Unavailable
 from lfs.store import Reader, Span
+from lfs.xet.formats import XorbTable
 from lfs.xet.hashes import text
 from lfs.xet.index import Xorb
 from lfs.xet.shelf import WithFiles
@@ -64,9 +65,14 @@ def test_what_is_sound_is_no_finding(house: XetCollected, made: Whole) -> None:
         assert broken(house).found(read_data=read_data) == []
 
 
+def flipped(body: bytes, at: int) -> bytes:
+    return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+
+
 TABLES: dict[str, Callable[[Broken, str], None]] = {
     "gone": lambda house, key: house.store.delete(key),
     "rotten": lambda house, key: house.rot(key),
+    "rotten where a chunk ends": lambda house, key: house.overwrite(key, flipped(house.read(key), 32)),
     "short": lambda house, key: house.overwrite(key, house.read(key)[:-40]),
     "empty": lambda house, key: house.overwrite(key, b""),
     "of another": lambda house, key: house.overwrite(key, THREE.table().to_bytes()),
@@ -85,11 +91,11 @@ def test_a_bad_table_is_found_and_built_again(house: XetCollected, made: Whole, 
 
 
 def test_ends_that_do_not_fit_the_body_are_found_by_reading_it(house: XetCollected, made: Whole) -> None:
-    """The name of a table proves its chunks, not where they lie."""
+    """A table that was wrong when it was written has the right check, and a name proves no packed ends."""
     breaking, key = broken(house), served(house).table
-    rows = bytearray(breaking.read(key))
+    rows = bytearray(XorbTable.from_bytes(breaking.read(key)).rows)
     rows[32] ^= 1
-    breaking.overwrite(key, bytes(rows))
+    breaking.overwrite(key, XorbTable(bytes(rows)).to_bytes())
     assert breaking.found(read_data=False) == []
     assert whole(breaking.repaired()) == [True]
     assert broken(house).found() == []
