@@ -1,7 +1,8 @@
 """What a namespace may hold, what it holds, and what is on its way to it.
 
     used      git and LFS bytes of its living repos; each repo counts what it links, also what others share
-    reserved  objects announced to its repos and not linked yet: each (repo, object) once, until its upload expires
+    reserved  objects announced to its repos and not linked yet: each (repo, object) once, until its upload expires;
+              and xorbs that it brought or has leave to bring, while no file of it names them: `registry/xet_arrivals`
     quota     its own, else the setting `QUOTA`, else none
 
 Who decides by these numbers locks the namespace's row, after the repo's and before any object's; no quota, no lock.
@@ -10,7 +11,7 @@ Who decides by these numbers locks the namespace's row, after the repo's and bef
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,13 @@ from registry.errors import QuotaExceeded
 from registry.tables.identity import namespaces
 from registry.tables.objects import lfs_links, lfs_uploads
 from registry.tables.repos import repos
+from registry.tables.xet import xet_arrivals
 
+_LIMITED = (
+    sa.select(namespaces.c.id, namespaces.c.name, namespaces.c.quota)
+    .join(repos, repos.c.namespace_id == namespaces.c.id)
+    .where(repos.c.id == sa.bindparam("repo"))
+)
 _STEPS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -34,6 +41,10 @@ class Usage:
     quota: int | None
     used: int
     reserved: int
+
+    def without(self, released: int) -> Usage:
+        """Return these numbers as they are once so many bytes are reserved no more."""
+        return replace(self, reserved=self.reserved - released)
 
     def check(self, asked: int, *, reserved: bool = True) -> None:
         """Refuse `asked` bytes more than fit; without `reserved` only what is held already stands in the way.
@@ -58,6 +69,7 @@ class Quotas:
         self._db = database
         self._default = default
         self._clock = clock
+        self._limited = database.prepare(_LIMITED)
 
     def applies(self, quota: int | None) -> bool:
         """Tell whether a namespace with this quota of its own is limited."""
@@ -82,15 +94,17 @@ class Quotas:
 
         Raises: QuotaExceeded.
         """
-        chosen = sa.select(namespaces.c.id, namespaces.c.name, namespaces.c.quota)
-        chosen = chosen.join(repos, repos.c.namespace_id == namespaces.c.id).where(repos.c.id == repo_id)
-        with self._db.look() as connection:
-            row = connection.execute(chosen).first()
+        usage = self.look(repo_id)
+        if usage is not None:
+            usage.check(asked)
+
+    def look(self, repo_id: int) -> Usage | None:
+        """Return the usage of the namespace of a repo if it is limited, else None; nothing is locked."""
+        row = self._limited.first({"repo": repo_id})
         if row is None or not self.applies(row.quota):
-            return
+            return None
         with self._db.read() as connection:
-            usage = self._count(connection, row.id, row.name, row.quota)
-        usage.check(asked)
+            return self._count(connection, row.id, row.name, row.quota)
 
     def usage(self, namespace_id: int) -> Usage:
         """Return the numbers of a namespace, for people."""
@@ -113,7 +127,8 @@ class Quotas:
         alive = sa.and_(repos.c.namespace_id == namespace_id, repos.c.deleted_at.is_(None))
         used = _number(connection, sa.select(sa.func.sum(repos.c.git_bytes + repos.c.lfs_bytes)).where(alive))
         here = sa.exists().where(repos.c.id == lfs_uploads.c.repo_id, alive)
-        reserved = _number(connection, _reserved(here, self._clock()))
+        moment = self._clock()
+        reserved = _number(connection, _reserved(here, moment)) + _number(connection, _brought(namespace_id, moment))
         return Usage(name, self._default if quota is None else quota, used, reserved)
 
 
@@ -141,6 +156,11 @@ def _reserved(here: sa.ColumnElement[bool], moment: datetime) -> sa.Select[tuple
     )
     # Announced by whoever likes, up to 2^63 - 1 each: SQLite has no integers for a sum of these.
     return sa.select(sa.func.sum(sa.cast(each.c.size, sa.Float(53))))
+
+
+def _brought(namespace_id: int, moment: datetime) -> sa.Select[tuple[int]]:
+    mine = sa.and_(xet_arrivals.c.namespace_id == namespace_id, xet_arrivals.c.expires_at > moment)
+    return sa.select(sa.func.sum(xet_arrivals.c.size)).where(mine)
 
 
 def _number(connection: Connection, statement: sa.Select[Any]) -> int:

@@ -1,7 +1,8 @@
 """Files from repo to repo without their bytes: what one has proven, another is given, too.
 
-The target's domain learns of the xorbs, the file is filed there as by a shard, and the upload that comes of it is
-settled by the proof that the source has. A death in between leaves an upload that waits for its proof, as any does.
+The file is filed in the target as by a shard, and with it the target's domain learns of the xorbs; the upload that
+comes of it is settled by the proof that the source has. A death in between leaves an upload that waits for its proof,
+as any does.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from registry.access import RepoRow
 from registry.db import Database
 from registry.errors import RegistryError
 from registry.linking import Linker, Proven
-from registry.links import Links, insert_unless_there, parts_of
+from registry.links import Links, parts_of
 from registry.tables.objects import lfs_uploads
-from registry.tables.xet import xet_marks, xet_xorb_domains
+from registry.tables.xet import xet_marks
 from registry.xorbs import XetRows
 
 
@@ -64,10 +65,9 @@ class Copies:
 
     def _file(self, target: RepoRow, actor_id: int, files: Mapping[str, File]) -> dict[str, str]:
         domain = self._rows.domains.domain_of(target).id
-        self._show(domain, {part.xorb for file in files.values() for part in file.parts()})
         marks = self._marks({file.hash for file in files.values()})
         leave = Leave(target.id, actor_id, domain, "write", 0)
-        self._rows.file(leave, [Filing(file, oid, marks.get(file.hash, ())) for oid, file in files.items()])
+        self._rows.copy(leave, [Filing(file, oid, marks.get(file.hash, ())) for oid, file in files.items()])
         waiting = self._waiting(target.id, {oid: file_key(text(file.hash)) for oid, file in files.items()})
         settled = self._linker.finish_all(waiting) if waiting else []
         return {
@@ -75,11 +75,6 @@ class Copies:
             for proof, answer in zip(waiting, settled, strict=True)
             if isinstance(answer, RegistryError)
         }
-
-    def _show(self, domain: str, xorbs: Collection[bytes]) -> None:
-        with self._db.write() as connection:
-            rows = [{"domain_id": domain, "hash": xorb} for xorb in sorted(xorbs)]
-            insert_unless_there(connection, xet_xorb_domains, rows)
 
     def _marks(self, hashes: Collection[bytes]) -> dict[bytes, tuple[tuple[bytes, bytes], ...]]:
         """Find the chunks by which these files are found, in whatever domain, and where they are."""

@@ -1,17 +1,21 @@
-"""Shards → files, links, marks: one transaction for each shard.
+"""Shards → files, links, marks: one transaction for each shard, or for each group of its files if there are many.
 
     file   new, or known with chunks that all can be served: the terms that stand first stay
            known with a chunk that cannot: it is kept by the terms of this shard from now on
     link   declared; with a SHA-256 also an upload that waits for its proof: `xet_links`
     mark   the newest file wins: the next version of a file is most like the last
 
-Locks are taken in the order repos, namespaces, files, xorbs, marks, each kind by rising key, so that no two
+The quota and the xorbs are judged for the whole shard before anything of it is written. A death between two groups
+leaves files whose links are declared: they are proven as any, and who files the shard again finds them there.
+
+Locks are taken in the order repos, namespaces, arrivals, files, xorbs, marks, each kind by rising key, so that no two
 transactions wait for each other. A sweeper that locks a xorb before it condemns it is waited for here, or waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -23,13 +27,17 @@ from lfs.xet.hashes import text
 from lfs.xet.index import File, Filing, Leave
 from registry.db import Database, now
 from registry.errors import ObjectAbsent, RepoAbsent
-from registry.links import parts_of
+from registry.links import insert_unless_there, parts_of
 from registry.prepared import Prepared
 from registry.quota import Quotas
 from registry.tables.repos import repos
-from registry.tables.xet import xet_file_xorbs, xet_files, xet_marks
+from registry.tables.xet import xet_file_xorbs, xet_files, xet_marks, xet_xorb_domains
+from registry.xet_arrivals import XetArrivals
 from registry.xet_links import XetLinks
 from registry.xet_xorbs import Xorbs
+
+TOGETHER = 2_000
+"""Files of one transaction."""
 
 _HOME = (
     sa.select(repos.c.namespace_id)
@@ -49,26 +57,65 @@ class XetFiling:
     """Files shards. Thread-safe, among processes too."""
 
     def __init__(
-        self, database: Database, quotas: Quotas, xorbs: Xorbs, *, clock: Callable[[], datetime] = now
+        self,
+        database: Database,
+        quotas: Quotas,
+        arrivals: XetArrivals,
+        xorbs: Xorbs,
+        *,
+        clock: Callable[[], datetime] = now,
     ) -> None:
         self._db = database
-        self._rooms = _Rooms(database, quotas, xorbs)
+        self._rooms = _Rooms(database, quotas, arrivals, xorbs)
         self._clock = clock
 
-    def file(self, leave: Leave, filings: Sequence[Filing]) -> bool:
-        """File what a shard names, all or nothing; False if all of it was there before.
+    def file(self, leave: Leave, filings: Sequence[Filing], shard: str, *, showing: bool = False) -> bool:
+        """File what a shard names; False if all of it was there before.
 
+        Up to `TOGETHER` files are filed all or not at all, more of them group by group. Files that are made or mended
+        name the `shard`. With `showing` the domain may name their xorbs from now on; else it has to before.
         Raises: RepoAbsent, QuotaExceeded, ObjectAbsent (a xorb is not live in this domain any more; names them).
         """
-        with self._db.write() as connection:
-            return _Transaction(connection, self._rooms, self._clock(), leave, filings).run()
+        if len(filings) > TOGETHER:
+            self._judge(leave, filings)
+        changed, named = False, _Named.by(filings)
+        for at in range(0, max(1, len(filings)), TOGETHER):
+            group = filings[at : at + TOGETHER]
+            with self._db.write() as connection:
+                run = _Transaction(connection, self._rooms, self._clock(), leave, group, shard, showing=showing)
+                changed |= run.run(named if at == 0 else _Named.by(group))
+        return changed
+
+    def _judge(self, leave: Leave, filings: Sequence[Filing]) -> None:
+        """Look whether the whole of a shard has room; each group is judged again. Raises: QuotaExceeded."""
+        usage = self._rooms.quotas.look(leave.repo_id)
+        if usage is not None:
+            with self._db.read() as connection:
+                opening = self._rooms.links.look(connection, leave, filings, self._clock())
+            opening.check(usage.without(self._rooms.arrivals.counted(leave, _Named.by(filings).counting)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The xorbs that files of a shard name."""
+
+    xorbs: frozenset[bytes]
+    counting: frozenset[bytes]
+    """Those of files that count themselves; one without a SHA-256 becomes no object, and counts nothing."""
+
+    @classmethod
+    def by(cls, filings: Sequence[Filing]) -> _Named:
+        counting = _xorbs(filing.file for filing in filings if filing.sha256)
+        others = _xorbs(filing.file for filing in filings if not filing.sha256)
+        return cls(frozenset(counting | others), frozenset(counting))
 
 
 class _Rooms:
     """What every filing asks, made and compiled once."""
 
-    def __init__(self, database: Database, quotas: Quotas, xorbs: Xorbs) -> None:
+    def __init__(self, database: Database, quotas: Quotas, arrivals: XetArrivals, xorbs: Xorbs) -> None:
         self.quotas = quotas
+        self.arrivals = arrivals
         self.xorbs = xorbs
         self.links = XetLinks(database)
         self.home = database.prepare(_HOME)
@@ -79,41 +126,54 @@ class _Rooms:
 
 
 class _Transaction:
-    """One shard on its way into the rows."""
+    """Files of one shard on their way into the rows."""
 
     def __init__(
-        self, connection: Connection, rooms: _Rooms, moment: datetime, leave: Leave, filings: Sequence[Filing]
+        self,
+        connection: Connection,
+        rooms: _Rooms,
+        moment: datetime,
+        leave: Leave,
+        filings: Sequence[Filing],
+        shard: str,
+        *,
+        showing: bool,
     ) -> None:
         self._connection = connection
         self._rooms = rooms
         self._moment = moment
         self._leave = leave
         self._filings = filings
+        self._shard = shard
+        self._showing = showing
         # Each file once, whatever is said of it.
         self._files = {filing.file.hash: filing.file for filing in filings}
         self._marks = {chunk: (filing.file.hash, xorb) for filing in filings for chunk, xorb in filing.marks}
 
-    def run(self) -> bool:
+    def run(self, named: _Named) -> bool:
+        """File them, if all that is `named` is here; what of it is counted as brought counts no more."""
         homes = self._rooms.home.within(self._connection, {"repo": self._leave.repo_id})
         if not homes:
             raise RepoAbsent("The repository is gone.")
         opening = self._rooms.links.look(self._connection, self._leave, self._filings, self._moment)
         usage = self._rooms.quotas.held(self._connection, homes[0].namespace_id)
+        released = self._rooms.arrivals.release(self._connection, self._leave, named.counting)
         if usage is not None:
-            opening.check(usage)
-        stored = self._store()
+            opening.check(usage.without(released))
+        stored = self._store(named.xorbs)
         opened = self._rooms.links.open(self._connection, opening)
         self._mark()
         return stored or opened
 
-    def _store(self) -> bool:
+    def _store(self, named: Collection[bytes]) -> bool:
         """Make the files, lock them and their xorbs, and mend what cannot be served; True if anything changed."""
         kept, changed = self._rows()
-        sound = self._claim(kept)
+        sound = self._claim(kept, named)
         for hash, file in self._files.items():
             if kept[hash].terms != file.terms and not _xorbs([kept[hash]]) <= sound:
                 here = xet_files.c.hash == hash
-                self._connection.execute(sa.update(xet_files).where(here).values(size=file.size, terms=file.terms))
+                mended = {"size": file.size, "terms": file.terms, "shard": self._shard}
+                self._connection.execute(sa.update(xet_files).where(here).values(mended))
                 self._connection.execute(sa.delete(xet_file_xorbs).where(xet_file_xorbs.c.file == hash))
                 kept[hash] = file
                 changed.add(hash)
@@ -127,7 +187,7 @@ class _Transaction:
         kept: dict[bytes, File] = {}
         new = self._absent(self._hashes(self._rooms.known))
         while len(kept) < len(self._files):
-            rows = [(file.hash, file.size, file.terms, "", self._moment) for file in new]
+            rows = [(file.hash, file.size, file.terms, self._shard, self._moment) for file in new]
             self._rooms.new_files.put(self._connection, rows)
             made |= {file.hash for file in new}
             found = [row for part in parts_of(self._files) for row in self._within(self._rooms.locked, part)]
@@ -145,13 +205,16 @@ class _Transaction:
     def _absent(self, known: Collection[bytes]) -> list[File]:
         return [file for hash, file in sorted(self._files.items()) if hash not in known]
 
-    def _claim(self, kept: Mapping[bytes, File]) -> set[bytes]:
-        """Lock, revive and promise the xorbs of a shard and of the files that it names; return those that are sound.
+    def _claim(self, kept: Mapping[bytes, File], named: Collection[bytes]) -> set[bytes]:
+        """Lock, revive and promise the named xorbs and those of the files as they are; return those that are sound.
 
-        Raises: ObjectAbsent (one that the shard names is not, or not in this domain).
+        Raises: ObjectAbsent (one that is named is not, or not in this domain).
         """
-        xorbs, named = self._rooms.xorbs, _xorbs(self._files.values())
+        xorbs, named = self._rooms.xorbs, set(named)
         sound = xorbs.claim(self._connection, named | _xorbs(kept.values()))
+        if self._showing:
+            shown = [{"domain_id": self._leave.domain, "hash": hash} for hash in sorted(named & sound)]
+            insert_unless_there(self._connection, xet_xorb_domains, shown)
         gone = named - (xorbs.shown(self._connection, self._leave.domain, named) & sound)
         if gone:
             raise ObjectAbsent(

@@ -5,7 +5,7 @@ live ── nothing needs it, no promise ──▶ condemned ──▶ deleting 
   ▲────────── a new proof, under new keys ──── condemned, deleting, quarantined
 
 Whoever says that a xorb is here promises it for four weeks: its client may remember that for three and then send only
-a shard. Rows are locked by rising hash, after repos and namespaces.
+a shard. Rows are locked by rising hash, after repos, namespaces and arrivals.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from lfs.xet.index import Granted, Xorb
+from lfs.xet.index import Granted, Leave, Xorb
 from registry.db import Database, now
 from registry.errors import Busy, ObjectAbsent
 from registry.links import insert_unless_there, parts_of
 from registry.tables.xet import xet_grants, xet_xorb_domains, xet_xorbs
+from registry.xet_arrivals import XetArrivals
 
 PROMISE = timedelta(days=28)
 """How long a xorb is kept after a client was told of it."""
@@ -56,8 +57,9 @@ _GRANT = sa.select(xet_grants).where(xet_grants.c.id == sa.bindparam("id"))
 class Xorbs:
     """Reads and changes xorb rows and grants. Thread-safe, among processes too."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], datetime] = now) -> None:
+    def __init__(self, database: Database, arrivals: XetArrivals, *, clock: Callable[[], datetime] = now) -> None:
         self._db = database
+        self._arrivals = arrivals
         self._clock = clock
         self._live = database.prepare(_LIVE)
         self._located = database.prepare(_LOCATED)
@@ -76,18 +78,20 @@ class Xorbs:
         asked = [{"hashes": part} for part in parts_of(hashes)]
         return {xorb.hash: xorb for each in asked for xorb in map(_xorb, self._located.every(each))}
 
-    def keep(self, domain: str, xorb: Xorb) -> Xorb:
-        """Make a proven xorb live in a domain, and promise it; return the one that is served from now on.
+    def keep(self, leave: Leave, xorb: Xorb) -> Xorb:
+        """Make a proven xorb live in the domain of `leave`, and promise it; return the one that is served from now on.
 
-        Racing keepers agree on one. Raises: Busy (these very keys are on their way out, or hold other bytes).
+        Racing keepers agree on one. Raises: QuotaExceeded, RepoAbsent, Busy (these very keys are on their way out, or
+        hold other bytes).
         """
         with self._db.write() as connection:
+            self._arrivals.keep(connection, leave, xorb.hash, xorb.size)
             row = self._row(connection, xorb)
             if row.state == "live":
                 self._promise(connection, [row])
             else:
                 self._replace(connection, xorb, row)
-            insert_unless_there(connection, xet_xorb_domains, [{"domain_id": domain, "hash": xorb.hash}])
+            insert_unless_there(connection, xet_xorb_domains, [{"domain_id": leave.domain, "hash": xorb.hash}])
         return _xorb(row) if row.state == "live" else xorb
 
     def _row(self, connection: Connection, xorb: Xorb) -> Any:
@@ -149,11 +153,12 @@ class Xorbs:
         with self._db.write() as connection:
             connection.execute(sa.update(xet_xorbs).where(here).values(state="quarantined", condemned_at=None))
 
-    def grant(self, granted: Granted) -> None:
-        """Note a grant."""
+    def grant(self, leave: Leave, granted: Granted) -> None:
+        """Note a grant. Raises: QuotaExceeded, RepoAbsent."""
         values = {"id": granted.id, "domain_id": granted.domain, "hash": granted.hash, "key": granted.key}
         until = datetime.fromtimestamp(granted.expires, UTC)
         with self._db.write() as connection:
+            self._arrivals.grant(connection, leave, granted.hash, granted.length, until)
             connection.execute(sa.insert(xet_grants).values(values | {"length": granted.length, "expires_at": until}))
 
     def granted(self, id: str) -> Granted:

@@ -2,6 +2,7 @@
 
 xet_domains   which circle shares what, and who may still come in
 xet_xorbs     xorbs, promises, grants
+xet_arrivals  what counts against a quota before it is filed
 xet_filing    shards into rows
 xet_files     files and marks out of rows
 """
@@ -17,6 +18,7 @@ from lfs.xet.index import File, Filing, Granted, Leave, Marked, Xorb
 from registry import errors as ours
 from registry.db import Database, now
 from registry.quota import Quotas
+from registry.xet_arrivals import XetArrivals
 from registry.xet_domains import Sharing, XetDomains
 from registry.xet_files import XetFiles
 from registry.xet_filing import XetFiling
@@ -41,8 +43,9 @@ class XetRows:
     ) -> None:
         self.domains = XetDomains(database, sharing, clock=clock)
         self.files = XetFiles(database)
-        self._xorbs = Xorbs(database, clock=clock)
-        self._filing = XetFiling(database, quotas, self._xorbs, clock=clock)
+        self._arrivals = XetArrivals(database, quotas, clock=clock)
+        self._xorbs = Xorbs(database, self._arrivals, clock=clock)
+        self._filing = XetFiling(database, quotas, self._arrivals, self._xorbs, clock=clock)
 
     def enter(self, leave: Leave, generation: int) -> None:
         """Look whether leave still holds."""
@@ -59,20 +62,25 @@ class XetRows:
         with _translated():
             return self._xorbs.live(domain, hashes)
 
-    def keep(self, domain: str, xorb: Xorb) -> Xorb:
+    def check(self, leave: Leave, hash: bytes, size: int) -> None:
+        """Look whether a xorb has room, before it is read."""
+        with _translated():
+            self._arrivals.check(leave, hash, size)
+
+    def keep(self, leave: Leave, xorb: Xorb) -> Xorb:
         """Make a proven xorb live in a domain, and return the one that is served."""
         with _translated():
-            return self._xorbs.keep(domain, xorb)
+            return self._xorbs.keep(leave, xorb)
 
     def promise(self, domain: str, hashes: Collection[bytes]) -> None:
         """Keep xorbs for as long as clients may remember that we have them."""
         with _translated():
             self._xorbs.promise(domain, hashes)
 
-    def grant(self, granted: Granted) -> None:
+    def grant(self, leave: Leave, granted: Granted) -> None:
         """Note a grant."""
         with _translated():
-            self._xorbs.grant(granted)
+            self._xorbs.grant(leave, granted)
 
     def granted(self, id: str) -> Granted:
         """Return a grant."""
@@ -84,10 +92,15 @@ class XetRows:
         with _translated():
             self._xorbs.drop_grant(id)
 
-    def file(self, leave: Leave, filings: Sequence[Filing]) -> bool:
+    def file(self, leave: Leave, filings: Sequence[Filing], shard: str) -> bool:
         """File what a shard names."""
         with _translated():
-            return self._filing.file(leave, filings)
+            return self._filing.file(leave, filings, shard)
+
+    def copy(self, leave: Leave, filings: Sequence[Filing]) -> bool:
+        """File what another repo has proven: its xorbs are shown to the domain of `leave` with it, or not at all."""
+        with _translated():
+            return self._filing.file(leave, filings, "", showing=True)
 
     def find(self, repo_id: int, hash: bytes) -> File | None:
         """Return a file that this repo links."""

@@ -48,12 +48,17 @@ def hash_of(request: Request) -> bytes:
     return hashes.parse(request.path_params["hash"])
 
 
-def check_length(request: Request, limit: int, what: str) -> None:
-    """Refuse a body before its first byte if it says that it is too long. Raises: TooLarge, WrongType."""
-    if (count_of(request.headers.get("content-length"), "Content-Length") or 0) > limit:
+def check_length(request: Request, limit: int, what: str) -> int:
+    """Refuse a body before its first byte if it says that it is too long; return what it says, 0 if nothing.
+
+    Raises: TooLarge, WrongType.
+    """
+    length = count_of(request.headers.get("content-length"), "Content-Length") or 0
+    if length > limit:
         raise _too_large(limit, what)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise WrongType("Xorbs and shards are sent as they are, without Content-Encoding.")
+    return length
 
 
 async def small(receive: Receive) -> bytes:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 MAX_NAMED = 1 << 24
 """Chunks that the files of one shard may have together: 1 TiB of 64 KiB each, a few minutes of a core."""
 MAX_FILES = 1 << 17
-"""Files of one shard: each is a few rows of one transaction."""
+"""Files of one shard: each is a few rows, and some seconds of the one writer of SQLite for all of them."""
 LARGE = 20_000
 """Chunks that are named in this process: for a fifth of a second they keep other threads waiting."""
 
@@ -62,7 +62,10 @@ class Filing:
         self._dedup = Dedup(index=index, tables=tables, clock=clock)
 
     def file(self, leave: Leave, data: bytes, tell: Tell) -> bool:
-        """File what a shard names, all or nothing; False if all of it was there before. Durable at return.
+        """File what a shard names; False if all of it was there before. Durable at return.
+
+        All of it is checked before anything is filed. A shard of thousands of files is then filed in groups, as the
+        index says: one that is cut off in between is finished by the next try.
 
         `tell` hears of how many files of how many are checked, the last time of all.
         Raises: BadXet (also if a xorb is not here), TooLarge, QuotaExceeded, RepoAbsent, Busy; with words for users.
@@ -85,7 +88,7 @@ class Filing:
         filings = check(shard, lambda name: self._table(known[name]), run, tell)
         sha256 = hashlib.sha256(data).hexdigest()
         self._store.put(shard_key(sha256), data, len(data), sha256)
-        inserted = self._index.file(leave, filings)
+        inserted = self._index.file(leave, filings, sha256)
         self._told()
         return inserted
 

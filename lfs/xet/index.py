@@ -128,18 +128,29 @@ class XetIndex(Protocol):
     def live(self, domain: str, hashes: Collection[bytes]) -> Mapping[bytes, Xorb]:
         """Return those of these xorbs that a shard of this domain may name."""
 
-    def keep(self, domain: str, xorb: Xorb) -> Xorb:
-        """Make a proven xorb live in a domain, and promise it; durable at return. Repeatable, also at the same time.
+    def check(self, leave: Leave, hash: bytes, size: int) -> None:
+        """Look whether a xorb of `size` bytes has room beside what the namespace of `leave` has and expects.
 
+        For who is about to read them; nothing is noted. Raises: QuotaExceeded.
+        """
+
+    def keep(self, leave: Leave, xorb: Xorb) -> Xorb:
+        """Make a proven xorb live in the domain of `leave`, promised; durable at return. Repeatable, also at once.
+
+        It counts against the quota of the namespace for two days, or until a file of it is filed there.
         Returns the xorb that is served: `xorb`, unless the store had it already, sound and under other keys: then the
         caller may delete its own. One that is condemned, quarantined or on its way out lives again, under these keys.
+        Raises: QuotaExceeded, RepoAbsent; then nothing is changed.
         """
 
     def promise(self, domain: str, hashes: Collection[bytes]) -> None:
         """Keep xorbs for as long as clients may remember that we have them; written at most daily per xorb."""
 
-    def grant(self, granted: Granted) -> None:
-        """Note a grant. Durable at return."""
+    def grant(self, leave: Leave, granted: Granted) -> None:
+        """Note a grant, whose length counts against the quota of the namespace until it expires. Durable at return.
+
+        Raises: QuotaExceeded, RepoAbsent; then nothing is noted.
+        """
 
     def granted(self, id: str) -> Granted:
         """Return a grant. Raises: ObjectAbsent (no such one, or it has expired)."""
@@ -147,12 +158,14 @@ class XetIndex(Protocol):
     def drop_grant(self, id: str) -> None:
         """Forget a grant; absent is success."""
 
-    def file(self, leave: Leave, filings: Sequence[Filing]) -> bool:
-        """File what a shard names, for the repo of `leave`, in one transaction; False if all of it was there before.
+    def file(self, leave: Leave, filings: Sequence[Filing], shard: str) -> bool:
+        """File what a shard names, for the repo of `leave`; False if all of it was there before. Durable at return.
 
         Files, their xorbs, links of the repo, marks and promises; a link stays declared until its sha256 is proven.
-        Condemned xorbs live again. Raises: ObjectAbsent (a xorb is not live in this domain any more: nothing is
-        filed), QuotaExceeded, RepoAbsent.
+        Condemned xorbs live again. `shard` is its SHA-256 in hex: files that are made or mended by it name it.
+        A shard of thousands of files is filed in groups, each of them whole or not at all; the xorbs and the quota are
+        judged for all of it before the first. Who is cut off, or refused in between, leaves files that the next try
+        finds there. Raises: ObjectAbsent (a xorb is not live in this domain any more), QuotaExceeded, RepoAbsent.
         """
 
     def find(self, repo_id: int, hash: bytes) -> File | None:

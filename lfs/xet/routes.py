@@ -12,7 +12,7 @@ Source: the CAS specification 1.1.0, and what hf_xet 1.1 to 1.8 does beyond it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -120,8 +120,12 @@ class XetRoutes:
     async def take_xorb(self, request: Request) -> ASGIApp:
         """POST: take a xorb; 200 after it is proven and durable."""
         leave, hash = await run_in_threadpool(self._enter, request, "write"), asked.hash_of(request)
-        asked.check_length(request, LONGEST, "xorb")
-        inserted = await self._transfer.receive(request.receive, lambda source: self._taking.post(leave, hash, source))
+        length = asked.check_length(request, LONGEST, "xorb")
+
+        def take(source: Iterable[bytes]) -> bool:
+            return self._taking.post(leave, hash, source, announced=length)
+
+        inserted = await self._transfer.receive(request.receive, take)
         return answers.said({"was_inserted": inserted})
 
     def grant(self, request: Request, body: bytes) -> Response:

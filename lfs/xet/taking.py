@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lfs.errors import BadXet, LfsError, Missing, ObjectAbsent, TooLarge
+from lfs.errors import BadXet, LfsError, Missing, ObjectAbsent, QuotaExceeded, RepoAbsent, TooLarge
 from lfs.heavy import Heavy
 from lfs.store import ObjectStore, staging_key, xorb_keys
 from lfs.uploads import discard
@@ -67,15 +67,17 @@ class Taking:
         self._index, self._store, self._clock = index, store, clock
         self._proving = Proving(heavy, folder)
 
-    def post(self, leave: Leave, hash: bytes, source: Iterable[bytes]) -> bool:
+    def post(self, leave: Leave, hash: bytes, source: Iterable[bytes], *, announced: int = 0) -> bool:
         """Take the body of a xorb; False if the domain had it, True if it is live now. Repeatable, also at once.
 
-        Raises: BadXet, TooLarge, Busy, NoSpace, Unavailable; then nothing is live that was not.
+        A body of `announced` bytes, if its client said how many, has to fit into the quota before it is read.
+        Raises: BadXet, TooLarge, QuotaExceeded, Busy, NoSpace, Unavailable; then nothing is live that was not.
         """
         if self._promised(leave, hash):
             for _ in bounded(source):
                 pass
             return False
+        self._index.check(leave, hash, max(1, announced))
         with self._proving.proven(hash, source) as (path, proven):
             self._admit_file(leave, hash, path, proven)
         return True
@@ -91,7 +93,7 @@ class Taking:
         """Let a client send a xorb of `length` bytes to the store itself; None if it must come through us.
 
         The URL binds key and length. A checksum is not bound: stores were found to ignore it, so it would promise
-        what nobody holds; the proof does not need it. Raises: TooLarge.
+        what nobody holds; the proof does not need it. Raises: TooLarge, QuotaExceeded.
         """
         check_length(length)
         if self._promised(leave, hash):
@@ -101,14 +103,16 @@ class Taking:
         signed = self._store.url(key, "PUT", GRANT_SECONDS, size=length)
         if signed is None:
             return None
-        self._index.grant(Granted(id, leave.domain, hash, key, length, int(self._clock()) + GRANT_SECONDS))
+        expires = int(self._clock()) + GRANT_SECONDS
+        self._index.grant(leave, Granted(id, leave.domain, hash, key, length, expires))
         return Ticket(id, "PUT", signed.href, signed.headers)
 
     def commit(self, leave: Leave, id: str, hash: bytes) -> bool:
         """Make a xorb live that came by a grant; False if the domain had it. Repeatable, also after success.
 
-        A body that is not the xorb is deleted, and its grant ended.
-        Raises: ObjectAbsent (no such grant, or nothing came: ask for a new one), BadXet, TooLarge, Busy, Unavailable.
+        A body that is not the xorb, or has no room any more, is deleted, and its grant ended.
+        Raises: ObjectAbsent (no such grant, or nothing came: ask for a new one), BadXet, TooLarge, QuotaExceeded, Busy,
+        Unavailable.
         """
         try:
             return self._committed(leave, id, hash)
@@ -147,7 +151,7 @@ class Taking:
     def _take_over(self, leave: Leave, granted: Granted) -> None:
         try:
             self._admit_copy(leave, granted)
-        except (BadXet, TooLarge):
+        except (BadXet, TooLarge, QuotaExceeded):
             self._end(granted)
             raise
 
@@ -178,11 +182,18 @@ class Taking:
         self._go_live(leave, hash, keys, proven)
 
     def _go_live(self, leave: Leave, hash: bytes, keys: tuple[str, str], proven: Proven) -> None:
-        """Write the row of stored bytes. If that fails nobody knows whether it is there: the objects stay, for gc."""
+        """Write the row of stored bytes, or delete them if that is refused.
+
+        If it fails otherwise nobody knows whether the row is there: the objects stay, for gc.
+        """
         xorb = Xorb(hash, *keys, proven.body_size, proven.raw_size, proven.chunks)
-        if self._index.keep(leave.domain, xorb).key != xorb.key:
-            for key in keys:
-                discard(self._store, key)
+        try:
+            served = self._index.keep(leave, xorb)
+        except (QuotaExceeded, RepoAbsent):
+            self._discard(keys)
+            raise
+        if served.key != xorb.key:
+            self._discard(keys)
 
     @contextmanager
     def _undoing(self, keys: tuple[str, str]) -> Iterator[None]:
@@ -190,9 +201,12 @@ class Taking:
         try:
             yield
         except LfsError:
-            for key in keys:
-                discard(self._store, key)
+            self._discard(keys)
             raise
+
+    def _discard(self, keys: tuple[str, str]) -> None:
+        for key in keys:
+            discard(self._store, key)
 
 
 def _fresh_keys(hash: bytes) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from lfs.xet.formats import BG4, LZ4, STORED
 from lfs.xet.index import File, Part, packed
 from lfs.xet.shelf import WithFiles
 from lfs.xet.tables import Tables
-from tests.lfs.xet.memory_index import DOMAIN, MemoryIndex
+from tests.lfs.xet.memory_index import ANN, MemoryIndex
 from tests.lfs.xet.xorbs import Made, made
 
 CHUNK, CHUNKS = 64 << 10, 1000
@@ -71,7 +71,7 @@ def fill(shelf: Shelf, kind: str, size: int) -> File:
     """File one file of xorbs that are all its own."""
     parts, at = [], 0
     for xorb in xorbs(kind, size):
-        shelf.index.keep(DOMAIN, xorb.put(shelf.store))
+        shelf.index.keep(ANN, xorb.put(shelf.store))
         parts.append(Part(xorb.hash, 0, len(xorb.parts), at))
         at += sum(map(len, xorb.parts))
     return file(shelf, kind, parts, at)
@@ -94,7 +94,7 @@ def torn(shelf: Shelf, whole: File) -> File:
 def zeros(shelf: Shelf, size: int) -> File:
     """File zeros."""
     xorb = made(bytes(131_072))
-    shelf.index.keep(DOMAIN, xorb.put(shelf.store))
+    shelf.index.keep(ANN, xorb.put(shelf.store))
     return file(shelf, "zeros", [Part(xorb.hash, 0, 1, at) for at in range(0, size, 131_072)], size)
 
 

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 DAY = 24 * 3600
 WEEK = 7 * DAY
+SHARD = "5" * 64
 
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -64,7 +65,7 @@ def leave(ground: Ground, repo: int = MINE, actor: int = ANN) -> Leave:
 
 def keep(ground: Ground, *names: str, repo: int = MINE) -> None:
     for name in names:
-        ground.index.keep(ground.domain(repo), xorb(name))
+        ground.index.keep(leave(ground, repo), xorb(name))
 
 
 def at_once(count: int, act: Callable[[int], T]) -> list[T]:
@@ -113,14 +114,14 @@ def test_a_generation_begins_at_most_every_ten_minutes_and_those_before_it_go_on
 def test_a_xorb_that_is_kept_is_live_in_its_domain_alone(ground: Ground) -> None:
     made = xorb("x")
     assert ground.index.live(ground.domain(MINE), [made.hash]) == {}
-    assert ground.index.keep(ground.domain(MINE), made) == made
-    assert ground.index.keep(ground.domain(MINE), made) == made
+    assert ground.index.keep(leave(ground), made) == made
+    assert ground.index.keep(leave(ground), made) == made
     assert ground.index.live(ground.domain(MINE), {made.hash, raw("y")}) == {made.hash: made}
     assert ground.index.live(ground.domain(FAR), [made.hash]) == {}
     assert ground.index.live(ground.domain(FAR), []) == {}
     assert ground.index.located([made.hash, raw("y")]) == {made.hash: made}
     # Who brings it again in another domain is told of the bytes that are there, and may name them from now on.
-    assert ground.index.keep(ground.domain(FAR), xorb("x", "b")) == made
+    assert ground.index.keep(leave(ground, FAR), xorb("x", "b")) == made
     assert ground.index.live(ground.domain(FAR), [made.hash]) == {made.hash: made}
 
 
@@ -132,7 +133,7 @@ def test_a_xorb_on_its_way_out_lives_again_under_the_keys_of_a_new_proof(ground:
     assert bool(ground.index.live(ground.domain(MINE), [raw("x")])) == usable
     assert bool(ground.index.located([raw("x")])) == usable
     again = xorb("x", "b")
-    assert ground.index.keep(ground.domain(MINE), again) == again
+    assert ground.index.keep(leave(ground), again) == again
     assert ground.index.located([raw("x")]) == {raw("x"): again}
     assert ground.state(raw("x")) == "live"
 
@@ -147,11 +148,11 @@ def test_bytes_that_go_or_are_bad_do_not_come_back_under_their_own_keys(ground: 
 
 
 def test_keepers_that_race_agree_on_one(ground: Ground) -> None:
-    domains = [ground.domain(MINE), ground.domain(FAR)]
-    served = at_once(8, lambda number: ground.index.keep(domains[number % 2], xorb("x", f"take{number}")))
+    leaves = [leave(ground), leave(ground, FAR)]
+    served = at_once(8, lambda number: ground.index.keep(leaves[number % 2], xorb("x", f"take{number}")))
     assert len(set(served)) == 1
-    for domain in domains:
-        assert ground.index.live(domain, [raw("x")]) == {raw("x"): served[0]}
+    for each in leaves:
+        assert ground.index.live(each.domain, [raw("x")]) == {raw("x"): served[0]}
 
 
 def test_only_the_bytes_under_the_key_that_is_served_can_be_found_bad(ground: Ground) -> None:
@@ -191,7 +192,7 @@ def test_a_grant_is_found_until_it_ends_or_is_dropped(ground: Ground) -> None:
     granted = Granted("1" * 32, ground.domain(MINE), raw("x"), xorb("x").key, 1001, int(ground.clock()) + 3600)
     short = replace(granted, id="2" * 32, expires=int(ground.clock()) + 60)
     for each in (granted, short):
-        ground.index.grant(each)
+        ground.index.grant(leave(ground), each)
         assert ground.index.granted(each.id) == each
     ground.clock.now += 61
     with pytest.raises(ObjectAbsent):
@@ -206,8 +207,8 @@ def test_a_grant_is_found_until_it_ends_or_is_dropped(ground: Ground) -> None:
 def test_a_filed_file_opens_to_its_repo_alone(ground: Ground) -> None:
     keep(ground, "x", "y")
     asked = [filing("f", "x", "y"), filing("g", "y")]
-    assert ground.index.file(leave(ground), asked)
-    assert not ground.index.file(leave(ground), asked)
+    assert ground.index.file(leave(ground), asked, SHARD)
+    assert not ground.index.file(leave(ground), asked, SHARD)
     assert ground.index.find(MINE, raw("f")) == file("f", "x", "y")
     assert list(file("f", "x", "y").parts())[1] == Part(raw("y"), 0, 1, 100)
     assert ground.index.whole(raw("g")) == file("g", "y")
@@ -220,17 +221,17 @@ def test_the_same_file_is_new_to_another_repo(ground: Ground) -> None:
     keep(ground, "x")
     keep(ground, "x", repo=FAR)
     for repo in (MINE, TWIN, FAR):
-        assert ground.index.file(leave(ground, repo), [filing("f", "x")])
-        assert not ground.index.file(leave(ground, repo), [filing("f", "x")])
+        assert ground.index.file(leave(ground, repo), [filing("f", "x")], SHARD)
+        assert not ground.index.file(leave(ground, repo), [filing("f", "x")], SHARD)
     assert {repo for repo, _, _ in ground.links()} == {MINE, TWIN, FAR}
 
 
 def test_a_file_may_say_no_sha256_and_have_no_terms(ground: Ground) -> None:
     keep(ground, "x")
     nothing = Filing(File(EMPTY, 0, b""), "")
-    assert ground.index.file(leave(ground), [nothing, Filing(file("f", "x"), "")])
-    assert not ground.index.file(leave(ground), [nothing])
-    assert not ground.index.file(leave(ground), [])
+    assert ground.index.file(leave(ground), [nothing, Filing(file("f", "x"), "")], SHARD)
+    assert not ground.index.file(leave(ground), [nothing], SHARD)
+    assert not ground.index.file(leave(ground), [], SHARD)
     assert ground.index.find(MINE, EMPTY) == nothing.file
     assert ground.links() == {(MINE, EMPTY, ""): "declared", (MINE, raw("f"), ""): "declared"}
 
@@ -242,7 +243,7 @@ def test_a_shard_that_names_what_its_domain_lacks_files_nothing(ground: Ground) 
     ground.put_state(raw("going"), "deleting")
     for lacking in ("none", "far", "bad", "going"):
         with pytest.raises(ObjectAbsent) as failed:
-            ground.index.file(leave(ground), [filing("f", "x"), filing("g", "x", lacking)])
+            ground.index.file(leave(ground), [filing("f", "x"), filing("g", "x", lacking)], SHARD)
         assert failed.value.oids == (text(raw(lacking)),)
     assert ground.links() == {}
     assert ground.index.whole(raw("f")) is None
@@ -253,7 +254,7 @@ def test_a_repo_that_is_gone_takes_no_files(ground: Ground) -> None:
     mine = leave(ground)
     ground.delete_repo(MINE)
     with pytest.raises(RepoAbsent):
-        ground.index.file(mine, [filing("f", "x")])
+        ground.index.file(mine, [filing("f", "x")], SHARD)
     assert ground.index.whole(raw("f")) is None
 
 
@@ -261,17 +262,17 @@ def test_what_does_not_fit_is_not_filed(ground: Ground) -> None:
     keep(ground, "x", "y")
     ground.limit(250)
     with pytest.raises(QuotaExceeded):
-        ground.index.file(leave(ground), [filing("f", "x", "y"), filing("g", "x")])
+        ground.index.file(leave(ground), [filing("f", "x", "y"), filing("g", "x")], SHARD)
     assert ground.links() == {}
     assert ground.index.whole(raw("f")) is None
-    assert ground.index.file(leave(ground), [filing("f", "x", "y")])
+    assert ground.index.file(leave(ground), [filing("f", "x", "y")], SHARD)
 
 
 def test_filing_revives_and_promises(ground: Ground) -> None:
     keep(ground, "x", "y")
     ground.clock.now += 29 * DAY
     ground.put_state(raw("x"), "condemned")
-    ground.index.file(leave(ground), [filing("f", "x", "y")])
+    ground.index.file(leave(ground), [filing("f", "x", "y")], SHARD)
     assert ground.state(raw("x")) == "live"
     for name in ("x", "y"):
         assert ground.promised(raw(name)) == pytest.approx(ground.clock() + 28 * DAY, abs=1)
@@ -279,12 +280,12 @@ def test_filing_revives_and_promises(ground: Ground) -> None:
 
 def test_a_file_that_lost_a_xorb_is_kept_by_the_terms_that_are_filed_now(ground: Ground) -> None:
     keep(ground, "x", "y", "z")
-    ground.index.file(leave(ground), [filing("f", "x", "y")])
+    ground.index.file(leave(ground), [filing("f", "x", "y")], SHARD)
     # As long as it can be served, what stands first stays: readers may hold its plan.
-    assert not ground.index.file(leave(ground), [filing("f", "z", "z")])
+    assert not ground.index.file(leave(ground), [filing("f", "z", "z")], SHARD)
     assert ground.index.whole(raw("f")) == file("f", "x", "y")
     ground.put_state(raw("y"), "quarantined")
-    assert ground.index.file(leave(ground), [filing("f", "z", "z")])
+    assert ground.index.file(leave(ground), [filing("f", "z", "z")], SHARD)
     assert ground.index.whole(raw("f")) == file("f", "z", "z")
     assert ground.sweep(raw("x"))
     assert not ground.sweep(raw("z"))
@@ -292,38 +293,38 @@ def test_a_file_that_lost_a_xorb_is_kept_by_the_terms_that_are_filed_now(ground:
 
 def test_a_file_that_is_filed_by_other_terms_keeps_its_own_xorbs(ground: Ground) -> None:
     keep(ground, "x", "z")
-    ground.index.file(leave(ground), [filing("f", "x")])
+    ground.index.file(leave(ground), [filing("f", "x")], SHARD)
     ground.clock.now += 29 * DAY
     ground.put_state(raw("x"), "condemned")
-    assert ground.index.file(leave(ground, TWIN), [filing("f", "z")])
+    assert ground.index.file(leave(ground, TWIN), [filing("f", "z")], SHARD)
     assert ground.index.find(TWIN, raw("f")) == file("f", "x")
     assert ground.state(raw("x")) == "live"
 
 
 def test_a_link_is_declared_then_proven(ground: Ground) -> None:
     keep(ground, "x")
-    ground.index.file(leave(ground), [filing("f", "x")])
+    ground.index.file(leave(ground), [filing("f", "x")], SHARD)
     ground.settle(MINE, raw("f"), oid("f"))
     assert ground.links() == {(MINE, raw("f"), oid("f")): "proven"}
-    assert not ground.index.file(leave(ground), [filing("f", "x")])
+    assert not ground.index.file(leave(ground), [filing("f", "x")], SHARD)
     assert ground.links() == {(MINE, raw("f"), oid("f")): "proven"}
 
 
 def test_a_refuted_link_opens_nothing_until_it_is_filed_again(ground: Ground) -> None:
     keep(ground, "x")
-    ground.index.file(leave(ground), [filing("f", "x")])
+    ground.index.file(leave(ground), [filing("f", "x")], SHARD)
     ground.settle(MINE, raw("f"), oid("f"), "It hashes to something else.")
     assert ground.links() == {(MINE, raw("f"), oid("f")): "refuted"}
     assert ground.index.find(MINE, raw("f")) is None
     assert ground.index.whole(raw("f")) is not None
-    assert ground.index.file(leave(ground), [filing("f", "x")])
+    assert ground.index.file(leave(ground), [filing("f", "x")], SHARD)
     assert ground.links() == {(MINE, raw("f"), oid("f")): "declared"}
     assert ground.index.find(MINE, raw("f")) is not None
 
 
 def test_a_lie_about_a_file_leaves_the_truth_open(ground: Ground) -> None:
     keep(ground, "x")
-    ground.index.file(leave(ground), [filing("f", "x"), Filing(file("f", "x"), oid("lie"))])
+    ground.index.file(leave(ground), [filing("f", "x"), Filing(file("f", "x"), oid("lie"))], SHARD)
     ground.settle(MINE, raw("f"), oid("lie"), "It hashes to something else.")
     ground.settle(MINE, raw("f"), oid("f"))
     assert ground.links() == {(MINE, raw("f"), oid("f")): "proven", (MINE, raw("f"), oid("lie")): "refuted"}
@@ -332,19 +333,19 @@ def test_a_lie_about_a_file_leaves_the_truth_open(ground: Ground) -> None:
 
 def test_marks_lead_to_the_newest_file_of_their_domain_and_to_the_xorb(ground: Ground) -> None:
     keep(ground, "x", "y")
-    ground.index.file(leave(ground), [filing("f", "x", "y", marks=("m", "n"))])
+    ground.index.file(leave(ground), [filing("f", "x", "y", marks=("m", "n"))], SHARD)
     assert ground.index.around(ground.domain(MINE), raw("m")) == Marked(file("f", "x", "y"), raw("x"))
     assert ground.index.around(ground.domain(FAR), raw("m")) is None
     assert ground.index.around(ground.domain(MINE), raw("x")) is None
-    ground.index.file(leave(ground, TWIN), [filing("g", "y", marks=("m",))])
+    ground.index.file(leave(ground, TWIN), [filing("g", "y", marks=("m",))], SHARD)
     assert ground.index.around(ground.domain(MINE), raw("m")) == Marked(file("g", "y"), raw("y"))
     assert ground.index.around(ground.domain(MINE), raw("n")) == Marked(file("f", "x", "y"), raw("x"))
 
 
 def test_a_mark_follows_its_chunk_into_another_xorb(ground: Ground) -> None:
     keep(ground, "x", "y")
-    ground.index.file(leave(ground), [filing("f", "x", marks=("m",))])
-    ground.index.file(leave(ground), [filing("f", "y", marks=("m",))])
+    ground.index.file(leave(ground), [filing("f", "x", marks=("m",))], SHARD)
+    ground.index.file(leave(ground), [filing("f", "y", marks=("m",))], SHARD)
     # The terms that stand first stay, and yet the chunk is found where it was seen last.
     assert ground.index.around(ground.domain(MINE), raw("m")) == Marked(file("f", "x"), raw("y"))
 
@@ -356,7 +357,7 @@ def test_those_who_file_the_same_at_once_file_it_once(ground: Ground) -> None:
     def act(number: int) -> bool:
         order = names if number % 2 else names[::-1]
         shard = [filing(f"file of {name}", name, marks=(f"mark of {name}",)) for name in order]
-        return ground.index.file(leave(ground, (MINE, TWIN)[number % 4 // 2]), shard)
+        return ground.index.file(leave(ground, (MINE, TWIN)[number % 4 // 2]), shard, SHARD)
 
     assert sum(at_once(8, act)) == 2
     assert len(ground.links()) == 12
@@ -372,7 +373,7 @@ def test_a_shard_and_a_sweeper_never_both_have_their_way(ground: Ground, round: 
         if number:
             return [ground.sweep(raw(name)) for name in (names if round % 2 else reversed(names))]
         try:
-            return [ground.index.file(mine, [filing("f", *names)])]
+            return [ground.index.file(mine, [filing("f", *names)], SHARD)]
         except ObjectAbsent:
             return [False]
 

@@ -27,6 +27,7 @@ from tests.contracts.xet_grounds import ANN, MINE, TWIN, RowsGround
 from tests.lfs.xet.memory_index import State
 from tests.registry import people
 
+SHARD = "5" * 64
 HASH, XORB, OID = hashlib.sha256(b"file").digest(), hashlib.sha256(b"xorb").digest(), "a" * 64
 KEY = file_key(text(HASH))
 
@@ -45,12 +46,12 @@ def filing(hash: bytes = HASH, oid: str = OID, size: int = 100, xorb: bytes = XO
 
 
 def keep(ground: RowsGround, repo: int = MINE, hash: bytes = XORB) -> None:
-    ground.index.keep(ground.domain(repo), Xorb(hash, f"xet/xorbs/{hash.hex()}", f"xet/tables/{hash.hex()}", 9, 100, 1))
+    ground.index.keep(leave(ground, repo), Xorb(hash, f"xet/xorbs/{hash.hex()}", f"xet/tables/{hash.hex()}", 9, 100, 1))
 
 
 def put_file(ground: RowsGround, repo: int = MINE, filed: Filing | None = None) -> bool:
     keep(ground, repo)
-    return ground.index.file(leave(ground, repo), [filed or filing()])
+    return ground.index.file(leave(ground, repo), [filed or filing()], SHARD)
 
 
 def bytes_of(ground: RowsGround, repo: int = MINE) -> int:
@@ -308,7 +309,7 @@ def test_a_shard_of_many_files_is_one_transaction(ground: RowsGround) -> None:
     for each in xorbs:
         keep(ground, hash=each)
     shard = [filing(each, each.hex(), xorb=each) for each in xorbs]
-    assert ground.index.file(leave(ground), shard)
-    assert not ground.index.file(leave(ground), shard)
+    assert ground.index.file(leave(ground), shard, SHARD)
+    assert not ground.index.file(leave(ground), shard, SHARD)
     with ground.database.read() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(lfs_uploads)).scalar_one() == 300

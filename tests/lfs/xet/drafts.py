@@ -16,7 +16,7 @@ from lfs.xet.index import File, Part, packed
 from lfs.xet.shelf import WithFiles
 from lfs.xet.tables import Tables
 from tests.contracts.memory_store import MemoryStore
-from tests.lfs.xet.memory_index import DOMAIN, MemoryIndex
+from tests.lfs.xet.memory_index import ANN, MemoryIndex
 from tests.lfs.xet.xorbs import Made, made
 
 Runs = Sequence[tuple[int, int, int]]
@@ -54,7 +54,7 @@ class Filed:
         self.body, self.file = draft.body, draft.file()
         self.rows = {xorb.hash: xorb.put(self.store) for xorb in draft.xorbs}
         for row in self.rows.values():
-            self.index.keep(DOMAIN, row)
+            self.index.keep(ANN, row)
         self.index.files[self.file.hash] = self.file
         self.key = file_key(hashes.text(self.file.hash))
         self.tables = Tables(self.store)

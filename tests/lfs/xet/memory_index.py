@@ -14,8 +14,10 @@ from lfs.xet.hashes import text
 from lfs.xet.index import File, Filing, Granted, Leave, Marked, Xorb
 
 DOMAIN, OTHER = f"{1:032x}", f"{2:032x}"
+ANN = Leave(1, 1, DOMAIN, "write", 1 << 40)
+"""May write in repo 1."""
 DAY = 24 * 3600
-PROMISE, WEEK = 28 * DAY, 7 * DAY
+PROMISE, WEEK, KEPT = 28 * DAY, 7 * DAY, 2 * DAY
 
 State = Literal["live", "condemned", "deleting", "quarantined"]
 LinkState = Literal["declared", "proven", "refuted"]
@@ -34,7 +36,8 @@ class Kept:
 class MemoryIndex:
     """Repos are `{id: domain}`, links `{(repo, file, sha256): state}`; `clock` tells Unix seconds.
 
-    `xorbs` are by hash, `shown` says which domains may name them.
+    `xorbs` are by hash, `shown` says which domains may name them. All repos are of one namespace: `arrivals` are the
+    bytes by xorb that it brought and did not file, and until when they count against its `quota`.
     """
 
     repos: dict[int, str] = field(default_factory=lambda: {1: DOMAIN, 2: DOMAIN, 3: OTHER})
@@ -48,6 +51,7 @@ class MemoryIndex:
     links: dict[tuple[int, bytes, str], LinkState] = field(default_factory=dict)
     marks: dict[tuple[str, bytes], tuple[bytes, bytes]] = field(default_factory=dict)
     grants: dict[str, Granted] = field(default_factory=dict)
+    arrivals: dict[bytes, tuple[int, float]] = field(default_factory=dict)
     keys: dict[tuple[str, int], bytes] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
     mutex: threading.RLock = field(default_factory=threading.RLock)
@@ -70,8 +74,15 @@ class MemoryIndex:
         with self.mutex:
             return {hash: self.xorbs[hash].xorb for hash in hashes if self._usable(domain, hash)}
 
-    def keep(self, domain: str, xorb: Xorb) -> Xorb:
+    def check(self, leave: Leave, hash: bytes, size: int) -> None:
         with self.mutex:
+            if not self._needed(hash):
+                self._fit(size - self._counted(hash))
+
+    def keep(self, leave: Leave, xorb: Xorb) -> Xorb:
+        with self.mutex:
+            self.check(leave, xorb.hash, xorb.size)
+            self._alive(leave)
             kept = self.xorbs.get(xorb.hash)
             if kept is None:
                 kept = self.xorbs[xorb.hash] = Kept(xorb)
@@ -80,7 +91,10 @@ class MemoryIndex:
             elif kept.state != "live":
                 kept.xorb, kept.state = xorb, "live"
             kept.promised = self.clock() + PROMISE
-            self.shown.add((domain, xorb.hash))
+            self.shown.add((leave.domain, xorb.hash))
+            self.arrivals.pop(xorb.hash, None)
+            if not self._needed(xorb.hash):
+                self.arrivals[xorb.hash] = xorb.size, self.clock() + KEPT
             return kept.xorb
 
     def promise(self, domain: str, hashes: Collection[bytes]) -> None:
@@ -89,8 +103,13 @@ class MemoryIndex:
                 if self._usable(domain, hash):
                     self._revive(hash)
 
-    def grant(self, granted: Granted) -> None:
-        self.grants[granted.id] = granted
+    def grant(self, leave: Leave, granted: Granted) -> None:
+        with self.mutex:
+            self._alive(leave)
+            self._fit(granted.length)
+            until = max(granted.expires, self.arrivals.get(granted.hash, (0, 0.0))[1])
+            self.arrivals[granted.hash] = self._counted(granted.hash) + granted.length, until
+            self.grants[granted.id] = granted
 
     def granted(self, id: str) -> Granted:
         found = self.grants.get(id)
@@ -101,17 +120,19 @@ class MemoryIndex:
     def drop_grant(self, id: str) -> None:
         self.grants.pop(id, None)
 
-    def file(self, leave: Leave, filings: Sequence[Filing]) -> bool:
+    def file(self, leave: Leave, filings: Sequence[Filing], shard: str) -> bool:
         with self.mutex:
-            if leave.repo_id not in self.repos:
-                raise RepoAbsent("The repository is gone.")
+            self._alive(leave)
             named = {part.xorb for filing in filings for part in filing.file.parts()}
             if gone := sorted(hash for hash in named if not self._usable(leave.domain, hash)):
                 oids = [text(hash) for hash in gone]
                 raise ObjectAbsent(f"{len(gone)} xorbs are not here any more; upload the files again.", oids=oids)
             news = [self._is_new(leave.repo_id, filing) for filing in filings]
-            if sum(one.file.size for one, new in zip(filings, news, strict=True) if new) > self.quota:
-                raise QuotaExceeded(f"The repo may hold {self.quota} bytes; delete something first.")
+            counting = {part.xorb for filing in filings if filing.sha256 for part in filing.file.parts()}
+            more = {one.sha256: one.file.size for one, new in zip(filings, news, strict=True) if new and one.sha256}
+            self._fit(sum(more.values()), released=sum(map(self._counted, counting)))
+            for hash in counting:
+                self.arrivals.pop(hash, None)
             stored = [self._store(filing.file) for filing in filings]
             for filing in filings:
                 self._file(leave, filing)
@@ -146,9 +167,34 @@ class MemoryIndex:
             if kept is not None and kept.xorb.key == key:
                 kept.state = "quarantined"
 
+    def reserved(self) -> int:
+        """Return the bytes that count and no file names yet."""
+        return sum(map(self._counted, self.arrivals))
+
     def expired(self, id: str) -> None:
         """Let a grant run out."""
         self.grants[id] = replace(self.grants[id], expires=0)
+
+    def _alive(self, leave: Leave) -> None:
+        if leave.repo_id not in self.repos:
+            raise RepoAbsent("The repository is gone.")
+
+    def _needed(self, hash: bytes) -> bool:
+        return any(part.xorb == hash for _, file, _ in self.links for part in self.files[file].parts())
+
+    def _counted(self, hash: bytes) -> int:
+        size, until = self.arrivals.get(hash, (0, 0.0))
+        return size if until > self.clock() else 0
+
+    def _fit(self, asked: int, *, released: int = 0) -> None:
+        states = self.links.items()
+        linked = {
+            (repo, sha256): self.files[file].size
+            for (repo, file, sha256), state in states
+            if sha256 and state != "refuted"
+        }
+        if asked > 0 and sum(linked.values()) + self.reserved() - released + asked > self.quota:
+            raise QuotaExceeded(f"The namespace may hold {self.quota} bytes; delete something first.")
 
     def _usable(self, domain: str, hash: bytes) -> bool:
         return (domain, hash) in self.shown and self.xorbs[hash].state in ("live", "condemned")

@@ -8,13 +8,10 @@ from typing import Any
 
 from lfs.store import ObjectStore
 from lfs.xet.formats import XorbTable
-from lfs.xet.index import Leave
 from lfs.xet.proving import prove_file
 from lfs.xet.taking import Taking, Ticket
-from tests.lfs.xet.memory_index import DOMAIN, MemoryIndex
+from tests.lfs.xet.memory_index import ANN, MemoryIndex
 from tests.lfs.xet.xorbs import Made
-
-ANN = Leave(1, 1, DOMAIN, "write", 1 << 40)
 
 
 @dataclass

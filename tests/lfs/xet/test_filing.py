@@ -86,10 +86,10 @@ class House:
     def _tell(self) -> None:
         self.told += 1
 
-    def keep(self, *xorbs: Made, domain: str = DOMAIN) -> None:
+    def keep(self, *xorbs: Made, leave: Leave = ANN) -> None:
         for xorb in xorbs:
             self.rows[xorb.hash] = self.rows.get(xorb.hash) or xorb.put(self.store)
-            self.index.keep(domain, self.rows[xorb.hash])
+            self.index.keep(leave, self.rows[xorb.hash])
 
     def file(self, data: bytes, leave: Leave = ANN) -> bool:
         return self.filing.file(leave, data, lambda done, total: self.heard.append((done, total)))
@@ -176,7 +176,7 @@ def test_a_shard_that_lies_is_refused_and_nothing_of_it_is_filed(house: House, l
 @pytest.mark.parametrize("state", ["absent", "elsewhere", "quarantined", "deleting"])
 def test_a_xorb_that_is_not_here_is_uploaded_anew_by_a_client_that_starts_afresh(house: House, state: str) -> None:
     if state != "absent":
-        house.keep(ALONE, domain=OTHER if state == "elsewhere" else DOMAIN)
+        house.keep(ALONE, leave=FAR if state == "elsewhere" else ANN)
     if state in ("quarantined", "deleting"):
         house.index.xorbs[ALONE.hash].state = state  # type: ignore[assignment]  # one of the line above
     gone = "1 of 3 xorbs of this upload are not here any more; upload the files again."
@@ -321,7 +321,7 @@ def test_a_marked_chunk_leads_to_its_xorb_then_those_after_it_then_those_before(
 
 
 def test_two_files_of_a_domain_share_their_chunks_and_no_others_do(house: House) -> None:
-    house.keep(ONE, domain=OTHER)
+    house.keep(ONE, leave=FAR)
     house.file(shard_of(GOOD))
     assert xorbs_in(ask(house, ONE.parts[1], TWIN)) == [ONE.hash, TWO.hash]
     assert ask(house, ONE.parts[1], FAR) is None

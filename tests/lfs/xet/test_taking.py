@@ -37,11 +37,10 @@ from lfs.xet.proving import LONGEST, prove_file
 from lfs.xet.tables import Tables
 from lfs.xet.taking import Taking
 from tests.contracts.memory_store import MemoryStore
-from tests.lfs.xet.memory_index import DOMAIN, OTHER
+from tests.lfs.xet.memory_index import ANN, DOMAIN, OTHER
 from tests.lfs.xet.takers import Bench, bench, read
 from tests.lfs.xet.xorbs import Made, Signing, footer, made, random_xorb
 
-ANN = Leave(1, 1, DOMAIN, "write", 1 << 40)
 BOB = Leave(3, 2, OTHER, "write", 1 << 40)
 ONE, TWO = random_xorb(1), random_xorb(2)
 
@@ -221,7 +220,7 @@ def test_a_grant_binds_domain_hash_and_time(bucket: Bench) -> None:
     bucket.index.expired(ticket.id)
     with pytest.raises(ObjectAbsent):
         bucket.taking.commit(ANN, ticket.id, ONE.hash)
-    bucket.index.grant(granted)
+    bucket.index.grant(ANN, granted)
     assert bucket.taking.commit(ANN, ticket.id, ONE.hash)
 
 

@@ -10,14 +10,12 @@ import pytest
 
 from lfs.heavy import Heavy
 from lfs.local import LocalStore
-from lfs.xet.index import Leave
 from lfs.xet.taking import Taking, Ticket
 from tests.contracts.memory_store import MemoryStore
 from tests.lfs.test_crashes import Died, Frail, Fuse
-from tests.lfs.xet.memory_index import DOMAIN, MemoryIndex
+from tests.lfs.xet.memory_index import ANN, DOMAIN, MemoryIndex
 from tests.lfs.xet.xorbs import Signing, footer, random_xorb
 
-ANN = Leave(1, 1, DOMAIN, "write", 1 << 40)
 ONE = random_xorb(1)
 NEVER = 10**9
 

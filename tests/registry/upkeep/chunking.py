@@ -107,14 +107,14 @@ class XetCollected(Collected):
         return [self._kept(self.lay(made), repo_id) for made in xorbs]
 
     def _kept(self, xorb: Xorb, repo_id: int) -> Xorb:
-        served = self.index.keep(self.domain(repo_id), xorb)
+        served = self.index.keep(self.leave(repo_id), xorb)
         for key in {xorb.key, xorb.table} - {served.key, served.table}:
             self.raw.delete(key)
         return served
 
-    def file(self, *files: Whole, repo_id: int = 1, named: bool = True) -> bool:
+    def file(self, *files: Whole, repo_id: int = 1, named: bool = True, shard: str = "5" * 64) -> bool:
         """File a shard that names these files."""
-        return self.index.file(self.leave(repo_id), [one.filing(named=named) for one in files])
+        return self.index.file(self.leave(repo_id), [one.filing(named=named) for one in files], shard)
 
     def prove(self) -> list[str]:
         """Prove what waits, as the prover does; return the states of the uploads then."""

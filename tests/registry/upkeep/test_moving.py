@@ -276,7 +276,7 @@ def test_files_that_came_by_xet_move_with_their_xorbs(database: Database, tmp_pa
         (row,) = house.index.located([old.hash]).values()
         source.put(shard_key("ab" * 32), b"shard", 5)
         expires = int(house.clock().timestamp()) + 3600
-        house.index.grant(Granted("1" * 32, house.domain(), new.hash, staging_key("1" * 32), 4, expires))
+        house.index.grant(house.leave(), Granted("1" * 32, house.domain(), new.hash, staging_key("1" * 32), 4, expires))
         source.put(staging_key("1" * 32), b"body", 4)
         house.standing_on(Moving(to=to, source=source))
         assert house.read(made) == made.bytes

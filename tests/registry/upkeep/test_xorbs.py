@@ -189,7 +189,7 @@ def granted(house: XetCollected, name: str, hours: int) -> Granted:
     """Give a grant, and let its client send something."""
     expires = int((house.clock() + timedelta(hours=hours)).timestamp())
     made = Granted(name * 32, house.domain(), ONE.hash, staging_key(name * 32), len(ONE.body), expires)
-    house.index.grant(made)
+    house.index.grant(house.leave(), made)
     house.raw.put(made.key, ONE.body, len(ONE.body))
     return made
 
@@ -246,7 +246,7 @@ def test_a_key_that_a_row_names_by_now_stays(house: XetCollected) -> None:
     house.later(days=8)
     gc, moment = house.gc(), house.clock()
     steps = list(gc._xet_keys.orphans(moment))
-    house.index.keep(house.domain(), lost)
+    house.index.keep(house.leave(), lost)
     assert [line.act for step in steps for line in step.do(1)] == ["keep", "keep"]
     house.file(whole(ONE))
     assert house.prove() == ["done"]
