@@ -116,22 +116,27 @@ def collection(shelves: Shelves) -> Gc:
     )
 
 
-def collect(folder: str, step: int, log: str) -> None:
-    """Collect, and die before a durable step; runs in a process of its own."""
+def collect(shelves: Shelves) -> None:
+    """Collect once, all that may go."""
+    list(collection(shelves).run(Scope(yes=True)))
+
+
+def run(work: Callable[[Shelves], None], folder: str, step: int, log: str) -> None:
+    """Do some work, and die before a durable step; runs in a process of its own."""
     shelves = opened(Path(folder))
     reaper = Changes(step, log)
     for name in ("rename", "unlink"):
         reaper.watch(name)
     reaper.watch_commits()
     reaper.arm()
-    list(collection(shelves).run(Scope(yes=True)))
+    work(shelves)
     reaper.step("end")
 
 
-def child(folder: Path, step: int, log: Path) -> int | None:
+def child(work: Callable[[Shelves], None], folder: Path, step: int, log: Path) -> int | None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.test_gc"])
-    process = context.Process(target=collect, args=(str(folder), step, str(log)))
+    process = context.Process(target=run, args=(work, str(folder), step, str(log)))
     process.start()
     process.join(60)
     return process.exitcode
@@ -156,16 +161,21 @@ def check(folder: Path, step: int) -> None:
         shelves.close()
 
 
-def die_everywhere(template: Path, tmp_path: Path, check: Callable[[Path, int], None]) -> int:
-    """Let a collection die before each of its durable steps, in copies of a house; check what is left, and count."""
+def die_everywhere(
+    template: Path,
+    tmp_path: Path,
+    check: Callable[[Path, int], None],
+    work: Callable[[Shelves], None] = collect,
+) -> int:
+    """Let some work die before each of its durable steps, in copies of a house; check what is left, and count."""
     shutil.copytree(template, tmp_path / "count")
     log = tmp_path / "steps"
-    assert child(tmp_path / "count", NEVER, log) == 0
+    assert child(work, tmp_path / "count", NEVER, log) == 0
     steps = len(log.read_text().splitlines())
     for step in range(1, steps + 1):
         folder = tmp_path / f"step{step}"
         shutil.copytree(template, folder)
-        assert child(folder, step, tmp_path / f"log{step}") == -signal.SIGKILL, f"step {step} was not reached"
+        assert child(work, folder, step, tmp_path / f"log{step}") == -signal.SIGKILL, f"step {step} was not reached"
         check(folder, step)
         shutil.rmtree(folder)
     return steps
