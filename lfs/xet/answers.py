@@ -79,27 +79,41 @@ def length(size: int) -> Response:
 
 
 class Followed:
-    """Answers at once, tells how far `work` is on one of `threads`, and ends with what comes of it."""
+    """Answers at once, tells how far `work` is on one of `threads`, and ends with what comes of it.
 
-    def __init__(self, work: Callable[[Tell], bool], threads: CapacityLimiter, beat: float | None = None) -> None:
-        self._work, self._threads, self._beat = work, threads, beat or BEAT
+    `done` is called once the work has ended, however it did, also when the client left before.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Tell], bool],
+        threads: CapacityLimiter,
+        *,
+        beat: float | None = None,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._work, self._threads, self._beat, self._done = work, threads, beat or BEAT, done
         self._lines: asyncio.Queue[Json | None] = asyncio.Queue()
         self._last: Json = {"type": "waiting"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers = [(b"content-type", b"application/x-ndjson"), (b"x-accel-buffering", b"no")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(to_thread.run_sync(self._work, self._teller(loop), limiter=self._threads))
-        task.add_done_callback(lambda _: self._lines.put_nowait(None))
+        task.add_done_callback(self._ended)
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             while (line := await self._next()) is not None:
                 await send(_line(line, more=True))
         finally:
             # What was begun is filed, also when the client has left; its next try finds it there.
             await asyncio.wait([task])
         await send(_line(_ending(task), more=False))
+
+    def _ended(self, task: asyncio.Future[bool]) -> None:
+        self._done()
+        self._lines.put_nowait(None)
 
     def _teller(self, loop: asyncio.AbstractEventLoop) -> Tell:
         def tell(verified: int, total: int) -> None:

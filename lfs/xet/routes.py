@@ -11,6 +11,7 @@ Source: the CAS specification 1.1.0, and what hf_xet 1.1 to 1.8 does beyond it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -36,9 +37,12 @@ from lfs.xet.proving import LONGEST
 from lfs.xet.tables import Tables
 from lfs.xet.taking import Taking
 from lfs.xet.tokens import LIFETIME, XetTokens
+from lfs.xet.turns import Turns
 
 # A shard is in memory while it is checked, and its thread computes: more at a time would be no faster.
 FILERS = 2
+# Shards that come in, wait for the filers or are with them: 2 GiB of disk, if all of them are as long as may be.
+PLACES = 32
 # Commits by grant that are copied, read and proven at a time: clients send up to 64, and others need threads as well.
 COMMITTERS = 16
 # Of one answer, which takes 30 MB then. Clients make pieces of 512 KiB on the average, and ask for 8 GB at most.
@@ -61,7 +65,8 @@ _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 class XetRoutes:
     """The Xet door of one index and one shelf.
 
-    `origin` tells scheme and authority that the client of a request sees. Large shards wait in `folder`.
+    `origin` tells scheme and authority that the client of a request sees. Large shards wait in `folder`, and `places`
+    bounds how many there are at a time.
     """
 
     def __init__(
@@ -76,11 +81,13 @@ class XetRoutes:
         transfer: Transfer,
         origin: Callable[[Request], str],
         folder: Path | None = None,
+        places: int = PLACES,
     ) -> None:
         self._index, self._store, self._taking, self._filing = index, store, taking, filing
         self._tables, self._tokens, self._transfer = tables, tokens, transfer
         self._origin, self._folder = origin, folder
         self._filers, self._committers = CapacityLimiter(FILERS), CapacityLimiter(COMMITTERS)
+        self._turns = Turns(places)
 
     def routes(self) -> list[Route]:
         """The table of routes; the last one takes all that begins like them."""
@@ -147,15 +154,19 @@ class XetRoutes:
 
     async def file(self, request: Request) -> ASGIApp:
         """POST: file the files of a shard; 200 after all of them are durable."""
-        leave = await run_in_threadpool(self._enter, request, "write")
-        work = _filed(self._filing, leave, await self._shard(request))
-        inserted = await to_thread.run_sync(work, lambda verified, total: None, limiter=self._filers)
+        leave = await self._filing_leave(request)
+        with self._turns.taken(leave.actor_id):
+            work = _filed(self._filing, leave, await self._shard(request))
+            inserted = await to_thread.run_sync(work, lambda verified, total: None, limiter=self._filers)
         return answers.said({"result": int(inserted)})
 
     async def follow(self, request: Request) -> ASGIApp:
         """POST: file the files of a shard, telling in lines of JSON how far that is."""
-        leave = await run_in_threadpool(self._enter, request, "write")
-        return answers.Followed(_filed(self._filing, leave, await self._shard(request)), self._filers)
+        leave = await self._filing_leave(request)
+        with contextlib.ExitStack() as place:
+            place.enter_context(self._turns.taken(leave.actor_id))
+            work = _filed(self._filing, leave, await self._shard(request))
+            return answers.Followed(work, self._filers, done=place.pop_all().close)
 
     def reconstruct_1(self, request: Request, body: bytes) -> Response:
         """GET: which chunks of which xorbs make a file or a range of it, and where to fetch each; for older clients."""
@@ -248,9 +259,14 @@ class XetRoutes:
 
         return url_of
 
+    async def _filing_leave(self, request: Request) -> Leave:
+        """Look whether a shard may come, before anything of it is read. Raises: as `_enter`, TooLarge, WrongType."""
+        leave = await run_in_threadpool(self._enter, request, "write")
+        asked.check_length(request, asked.MAX_SHARD, "shard")
+        return leave
+
     async def _shard(self, request: Request) -> IO[bytes]:
         """Take a shard in: into memory if it is small, else into a file until it is its turn."""
-        asked.check_length(request, asked.MAX_SHARD, "shard")
         return await self._transfer.receive(request.receive, lambda source: asked.spooled(source, self._folder))
 
 

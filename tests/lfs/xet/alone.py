@@ -55,8 +55,8 @@ class Heard:
 class Alone:
     """A door, all that stands behind it, and what it heard.
 
-    `hidden` routes are not there: what begins so below the domain is 404. `slots` bounds uploads. `before` is called
-    with each request.
+    `hidden` routes are not there: what begins so below the domain is 404. `slots` bounds uploads, `places` shards.
+    `before` is called with each request.
     """
 
     store: ObjectStore
@@ -67,6 +67,7 @@ class Alone:
     hidden: Collection[str] = ()
     filing_kind: type[Filing] = Filing
     slots: int = 64
+    places: int = 32
     before: Callable[[Scope], None] = lambda scope: None
     heard: list[Heard] = field(default_factory=list)
 
@@ -90,10 +91,12 @@ class Alone:
         self.transfer = Transfer(store=self.store, upload_slots=self.slots)
         self.door = self.app()
 
-    def token(self, scope: str = "write", repo: int = 1, *, domain: str = DOMAIN, seconds: int = 900) -> str:
+    def token(
+        self, scope: str = "write", repo: int = 1, *, actor: int = 1, domain: str = DOMAIN, seconds: int = 900
+    ) -> str:
         """Issue a token."""
         until = self.tokens.until(seconds)
-        return self.tokens.issue(Leave(repo, 1, domain, "write" if scope == "write" else "read", until))
+        return self.tokens.issue(Leave(repo, actor, domain, "write" if scope == "write" else "read", until))
 
     def app(self) -> Starlette:
         """Return the app that serves it."""
@@ -107,6 +110,7 @@ class Alone:
             transfer=self.transfer,
             origin=_origin,
             folder=self.folder,
+            places=self.places,
         )
         shown = [route for route in door.routes() if not any(f"/{each}" in route.path for each in self.hidden)]
         return Starlette(routes=[Route(TOKEN, self._token), *shown])
