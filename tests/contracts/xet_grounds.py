@@ -18,7 +18,7 @@ from registry.quota import Quotas
 from registry.tables.identity import namespaces, users
 from registry.tables.objects import lfs_objects, lfs_uploads
 from registry.tables.repos import repos
-from registry.tables.xet import xet_file_xorbs, xet_links, xet_xorb_domains, xet_xorbs
+from registry.tables.xet import xet_arrivals, xet_file_xorbs, xet_links, xet_xorb_domains, xet_xorbs
 from registry.uploads import Uploads
 from registry.xorbs import XetRows
 from tests.lfs.xet.memory_index import DOMAIN, OTHER, MemoryIndex, State
@@ -79,6 +79,9 @@ class Ground(Protocol):
     def limit(self, size: int) -> None:
         """Let the repos hold so many bytes."""
 
+    def brought(self) -> int:
+        """The bytes that count against the quota and are not filed."""
+
 
 @dataclass
 class MemoryGround:
@@ -123,6 +126,9 @@ class MemoryGround:
 
     def limit(self, size: int) -> None:
         self.index.quota = size
+
+    def brought(self) -> int:
+        return self.index.reserved()
 
 
 @dataclass
@@ -200,6 +206,10 @@ class RowsGround:
 
     def limit(self, size: int) -> None:
         self._change(sa.update(namespaces).values(quota=size))
+
+    def brought(self) -> int:
+        counting = xet_arrivals.c.expires_at > self.clock.moment()
+        return sum(row.size for row in self._all(sa.select(xet_arrivals.c.size).where(counting)))
 
     def _change(self, statement: sa.Update) -> None:
         with self.database.write() as connection:

@@ -1,0 +1,137 @@
+"""What every index of Xet counts against a quota before it is filed, and refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lfs.errors import ObjectAbsent, QuotaExceeded, RepoAbsent
+from lfs.xet.index import Filing, Granted
+from tests.contracts.xet_grounds import FAR, MINE, TWIN, Ground
+from tests.contracts.xet_samples import DAY, SHARD, at_once, file, filing, keep, leave, raw, xorb
+
+
+def granted(ground: Ground, name: str, id: int, length: int = 1001, repo: int = MINE) -> Granted:
+    """Leave to bring a xorb."""
+    key, expires = xorb(name, f"grant{id}").key, int(ground.clock()) + 3600
+    return Granted(f"{id:032x}", ground.domain(repo), raw(name), key, length, expires)
+
+
+def test_a_xorb_counts_for_two_days_or_until_a_file_of_it_is_filed(ground: Ground) -> None:
+    keep(ground, "x", "y")
+    keep(ground, "x")
+    assert ground.brought() == 2002
+    assert ground.index.file(leave(ground), [filing("f", "x")], SHARD)
+    assert ground.brought() == 1001
+    ground.clock.now += 2 * DAY + 1
+    assert ground.brought() == 0
+    # It is noted again, as one that may be filed now.
+    keep(ground, "x", "y")
+    assert ground.brought() == 1001
+
+
+def test_a_grant_counts_until_it_expires_each_that_is_asked_for(ground: Ground) -> None:
+    for number in range(2):
+        ground.index.grant(leave(ground), granted(ground, "x", number))
+    assert ground.brought() == 2002
+    # Its bytes are known now.
+    ground.index.keep(leave(ground), replace(xorb("x"), size=700))
+    assert ground.brought() == 700
+    ground.index.grant(leave(ground, FAR), granted(ground, "x", 2, repo=FAR))
+    ground.index.grant(leave(ground), granted(ground, "y", 3))
+    assert ground.brought() == 700 + 1001 + 1001
+    ground.clock.now += 3601
+    assert ground.brought() == 700 + 1001
+    ground.index.grant(leave(ground), granted(ground, "y", 4))
+    assert ground.brought() == 700 + 1001 + 1001
+
+
+def test_what_is_brought_has_to_fit(ground: Ground) -> None:
+    ground.limit(2500)
+    keep(ground, "x")
+    ground.index.grant(leave(ground), granted(ground, "y", 1))
+    for refused in (
+        lambda: ground.index.check(leave(ground), raw("z"), 1001),
+        lambda: ground.index.grant(leave(ground), granted(ground, "z", 2)),
+        lambda: ground.index.grant(leave(ground), granted(ground, "x", 3)),
+        lambda: keep(ground, "z"),
+        lambda: keep(ground, "z", repo=FAR),
+    ):
+        with pytest.raises(QuotaExceeded):
+            refused()
+    assert ground.brought() == 2002
+    assert ground.state(raw("z")) is None
+    for unknown in ("2", "3"):
+        with pytest.raises(ObjectAbsent):
+            ground.index.granted(unknown.zfill(32))
+    # What is counted already is no more bytes.
+    ground.index.check(leave(ground), raw("x"), 1001)
+    ground.index.check(leave(ground), raw("z"), 498)
+    keep(ground, "x", "y")
+    assert ground.brought() == 2002
+
+
+def test_a_file_and_its_own_chunks_are_not_counted_together(ground: Ground) -> None:
+    ground.limit(1500)
+    keep(ground, "x")
+    many = [f"file {number}" for number in range(15)]
+    with pytest.raises(QuotaExceeded):
+        ground.index.file(leave(ground), [filing(name, "x") for name in [*many, "one more"]], SHARD)
+    assert ground.brought() == 1001
+    assert ground.index.file(leave(ground), [filing(name, "x") for name in many], SHARD)
+    assert ground.brought() == 0
+    with pytest.raises(QuotaExceeded):
+        keep(ground, "y")
+
+
+def test_a_file_that_says_no_sha256_counts_nothing_so_its_chunks_do(ground: Ground) -> None:
+    keep(ground, "x")
+    assert ground.index.file(leave(ground), [Filing(file("f", "x"), "")], SHARD)
+    assert ground.brought() == 1001
+
+
+@pytest.mark.parametrize("state", ["quarantined", "deleting"])
+def test_chunks_of_a_file_that_is_here_are_healed_also_by_who_is_full(ground: Ground, state: str) -> None:
+    keep(ground, "x", "y")
+    ground.index.file(leave(ground), [filing("f", "x")], SHARD)
+    for name in ("x", "y"):
+        ground.put_state(raw(name), state)  # type: ignore[arg-type]  # a state of the line above
+    ground.clock.now += 3 * DAY
+    ground.limit(10)
+    ground.index.check(leave(ground, TWIN), raw("x"), 1001)
+    ground.index.keep(leave(ground, TWIN), xorb("x", "b"))
+    assert ground.state(raw("x")) == "live"
+    with pytest.raises(QuotaExceeded):
+        ground.index.keep(leave(ground), xorb("y", "b"))
+    assert ground.brought() == 0
+
+
+def test_a_repo_that_is_gone_takes_no_xorbs(ground: Ground) -> None:
+    mine = leave(ground)
+    given = granted(ground, "x", 1)
+    ground.delete_repo(MINE)
+    for refused in (lambda: ground.index.keep(mine, xorb("x")), lambda: ground.index.grant(mine, given)):
+        with pytest.raises(RepoAbsent):
+            refused()
+    assert (ground.brought(), ground.state(raw("x"))) == (0, None)
+
+
+@pytest.mark.parametrize("way", ["grant", "keep"])
+def test_no_race_brings_more_than_fits(ground: Ground, way: str) -> None:
+    ground.limit(5 * 1005)
+    leaves = [leave(ground), leave(ground, FAR)]
+    given = [granted(ground, f"x{number}", number, 1005, (MINE, FAR)[number % 2]) for number in range(20)]
+
+    def act(number: int) -> bool:
+        try:
+            if way == "grant":
+                ground.index.grant(leaves[number % 2], given[number])
+            else:
+                ground.index.keep(leaves[number % 2], xorb(f"x{number}", "takes"))
+        except QuotaExceeded:
+            return False
+        return True
+
+    assert sum(at_once(20, act)) == 5
+    assert ground.brought() == 5 * 1005
