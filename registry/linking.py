@@ -23,8 +23,9 @@ from registry.quota import Quotas
 from registry.tables.identity import namespaces
 from registry.tables.objects import lfs_links, lfs_objects, lfs_uploads
 from registry.tables.repos import repos
-from registry.tables.xet import xet_file_xorbs, xet_links, xet_xorbs
+from registry.tables.xet import xet_links
 from registry.together import Together
+from registry.xet_holes import HOLED, holed_among
 
 _UPLOADS = sa.select(
     *(lfs_uploads.c[name] for name in ("id", "repo_id", "actor_id", "oid", "size", "state", "reason"))
@@ -49,14 +50,6 @@ _OBJECTS = (
     .where(lfs_objects.c.oid.in_(sa.bindparam("oids", expanding=True)))
     .order_by(lfs_objects.c.oid)
     .with_for_update(key_share=True)
-)
-_HOLED = (
-    sa.select(xet_file_xorbs.c.file)
-    .join(xet_xorbs, xet_xorbs.c.hash == xet_file_xorbs.c.xorb)
-    .where(
-        xet_file_xorbs.c.file == sa.bindparam("file"),
-        sa.or_(xet_xorbs.c.state == "quarantined", xet_xorbs.c.state == "deleting"),
-    )
 )
 _SEEN = (
     sa.update(lfs_links)
@@ -132,7 +125,7 @@ class _Statements:
         self.homes = database.prepare(_HOMES)
         self.links = database.prepare(_LINKS)
         self.objects = database.prepare(_OBJECTS)
-        self.holed = database.prepare(_HOLED)
+        self.holed = database.prepare(HOLED)
         self.new_objects = database.prepare_insert(lfs_objects, unless_there=True)
         self.new_links = database.prepare_insert(lfs_links)
         self.seen = database.prepare_change(_SEEN)
@@ -256,11 +249,10 @@ class _Settling:
                 self._answers[place] = error or key
 
     def _is_needed(self, proven: Proven, key: str) -> bool:
-        """Say whether bytes that came whole stand in for a file under `key` that cannot be put together any more."""
-        if proven.key.startswith(FILES) or not key.startswith(FILES):
+        """Say whether these bytes stand in for a file under `key` that cannot be put together any more."""
+        if proven.key == key:
             return False
-        file = parse(key.removeprefix(FILES))
-        return bool(self._statements.holed.within(self._connection, {"file": file}))
+        return bool(holed_among([key], lambda files: self._statements.holed.within(self._connection, files)))
 
     def _objects(self, wanted: dict[str, Proven]) -> list[Any]:
         """Lock the rows of objects, made where there is none."""

@@ -1,13 +1,14 @@
 """Repo → LFS object: the rows that open bytes to a repo.
 
 A link exists only after proof that its maker holds the bytes; knowing an oid opens nothing. Objects are shared by
-content across repos, links are not: what is linked elsewhere looks absent here.
+content across repos, links are not: what is linked elsewhere looks absent here. What is made of chunks is damaged as
+long as some of them are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
@@ -19,6 +20,7 @@ from registry.db import Database, now
 from registry.errors import Busy
 from registry.tables.objects import lfs_links, lfs_objects
 from registry.tables.repos import repos
+from registry.xet_holes import HOLED, holed_among
 
 _SEEN_EVERY = timedelta(days=1)
 _CHUNK = 10_000
@@ -78,6 +80,7 @@ class Links:
         self._db = database
         self._clock = clock
         self._known = database.prepare(_KNOWN)
+        self._holed = database.prepare(HOLED)
 
     def find(self, repo_id: int, oids: Collection[str]) -> dict[str, Held]:
         """Return the objects of these oids that this repo may serve."""
@@ -108,7 +111,13 @@ class Links:
                     stale.append(oid)
         if stale:
             self._refresh(repo_id, stale, moment)
-        return found
+        return found | self._damaged(found)
+
+    def _damaged(self, found: Mapping[str, Known]) -> dict[str, Known]:
+        """Return those objects that are made of chunks of which some are bad, as what they are."""
+        stored = {known.key for known in found.values() if known.state == "stored"}
+        bad = {key for part in parts_of(stored) for key in holed_among(part, self._holed.every)}
+        return {oid: replace(known, state="damaged") for oid, known in found.items() if known.key in bad}
 
     def _refresh(self, repo_id: int, oids: Collection[str], moment: datetime) -> None:
         try:
@@ -126,8 +135,9 @@ def find_in(connection: Connection, repo_id: int, oids: Collection[str]) -> dict
     found: dict[str, Held] = {}
     for part in parts_of(oids):
         here = _LINKED.where(lfs_links.c.repo_id == repo_id, lfs_links.c.oid.in_(part))
-        chosen = here.where(lfs_objects.c.state == "stored")
-        found |= {row.oid: Held(row.oid, row.size, row.key) for row in connection.execute(chosen)}
+        rows = connection.execute(here.where(lfs_objects.c.state == "stored")).all()
+        bad = holed_among((row.key for row in rows), lambda files: connection.execute(HOLED, files))
+        found |= {row.oid: Held(row.oid, row.size, row.key) for row in rows if row.key not in bad}
     return found
 
 

@@ -15,7 +15,8 @@ from lfs.xet.index import File, Marked
 from registry.db import Database
 from registry.links import parts_of
 from registry.tables.repos import repos
-from registry.tables.xet import xet_file_xorbs, xet_files, xet_links, xet_marks, xet_xorbs
+from registry.tables.xet import xet_files, xet_links, xet_marks
+from registry.xet_holes import holed
 
 _COLUMNS = (xet_files.c.hash, xet_files.c.size, xet_files.c.terms)
 _WHOLE = sa.select(*_COLUMNS).where(xet_files.c.hash == sa.bindparam("file"))
@@ -29,17 +30,11 @@ _AROUND = (
     .select_from(xet_marks.join(xet_files, xet_files.c.hash == xet_marks.c.file))
     .where(xet_marks.c.domain_id == sa.bindparam("domain"), xet_marks.c.chunk == sa.bindparam("chunk"))
 )
-# Asked of the few xorbs that cannot be served: a file may have thousands that can.
-_BROKEN = (
-    sa.select(xet_file_xorbs.c.file)
-    .select_from(xet_xorbs.join(xet_file_xorbs, xet_file_xorbs.c.xorb == xet_xorbs.c.hash))
-    .where(sa.or_(xet_xorbs.c.state == "quarantined", xet_xorbs.c.state == "deleting"))
-)
 _ADVERTISED = sa.select(xet_links.c.sha256, xet_links.c.file).where(
     xet_links.c.repo_id == sa.bindparam("repo"),
     xet_links.c.sha256.in_(sa.bindparam("oids", expanding=True)),
     xet_links.c.state == "proven",
-    xet_links.c.file.not_in(_BROKEN),
+    ~holed(xet_links.c.file),
 )
 
 

@@ -17,10 +17,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from lfs.xet.hashes import text
 from lfs.xet.index import Granted, Leave, Xorb
 from registry.db import Database, now
 from registry.errors import Busy, ObjectAbsent
 from registry.links import insert_unless_there, parts_of
+from registry.tables.work import events
 from registry.tables.xet import xet_grants, xet_xorb_domains, xet_xorbs
 from registry.xet_arrivals import XetArrivals
 
@@ -114,6 +116,10 @@ class Xorbs:
         values = {"key": xorb.key, "table_key": xorb.table, "size": xorb.size, "state": "live", "condemned_at": None}
         values |= {"promised_until": moment + PROMISE, "verified_at": moment, "scrubbed_at": moment}
         connection.execute(changed.values(values))
+        if row.state == "quarantined":
+            body = {"key": xorb.key, "was": row.key}
+            event = {"at": moment, "act": "xorb.healed", "subject": text(xorb.hash), "body": body}
+            connection.execute(sa.insert(events).values(event))
 
     def promise(self, domain: str, hashes: Collection[bytes]) -> None:
         """Keep xorbs of a domain for as long as clients may remember them; written at most daily per xorb."""
@@ -146,12 +152,6 @@ class Xorbs:
         for part in parts_of(fading):
             changed = sa.update(xet_xorbs).where(xet_xorbs.c.hash.in_(part))
             connection.execute(changed.values(state="live", condemned_at=None, promised_until=until))
-
-    def quarantine(self, hash: bytes, key: str) -> None:
-        """Note that the bytes under a key are not this xorb; nothing happens if it lies under another by now."""
-        here = sa.and_(xet_xorbs.c.hash == hash, xet_xorbs.c.key == key, USABLE)
-        with self._db.write() as connection:
-            connection.execute(sa.update(xet_xorbs).where(here).values(state="quarantined", condemned_at=None))
 
     def grant(self, leave: Leave, granted: Granted) -> None:
         """Note a grant. Raises: QuotaExceeded, RepoAbsent."""

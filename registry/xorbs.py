@@ -3,6 +3,7 @@
 xet_domains   which circle shares what, and who may still come in
 xet_xorbs     xorbs, promises, grants
 xet_arrivals  what counts against a quota before it is filed
+xet_damage    xorbs that are put aside
 xet_filing    shards into rows
 xet_files     files and marks out of rows
 """
@@ -19,6 +20,7 @@ from registry import errors as ours
 from registry.db import Database, now
 from registry.quota import Quotas
 from registry.xet_arrivals import XetArrivals
+from registry.xet_damage import Damage
 from registry.xet_domains import Sharing, XetDomains
 from registry.xet_files import XetFiles
 from registry.xet_filing import XetFiling
@@ -45,6 +47,7 @@ class XetRows:
         self.files = XetFiles(database)
         self._arrivals = XetArrivals(database, quotas, clock=clock)
         self._xorbs = Xorbs(database, self._arrivals, clock=clock)
+        self._damage = Damage(database, clock=clock)
         self._filing = XetFiling(database, quotas, self._arrivals, self._xorbs, clock=clock)
 
     def enter(self, leave: Leave, generation: int) -> None:
@@ -127,10 +130,10 @@ class XetRows:
         with _translated():
             return self.domains.answer_key(domain, week)
 
-    def quarantine(self, hash: bytes, key: str) -> None:
-        """Note that the bytes under a key are not this xorb."""
+    def quarantine(self, hash: bytes, key: str, why: str = "has other bytes") -> None:
+        """Put a xorb aside, and tell of it."""
         with _translated():
-            self._xorbs.quarantine(hash, key)
+            self._damage.put_aside(hash, key, why)
 
 
 @contextlib.contextmanager

@@ -121,7 +121,7 @@ class Filing:
             return self._tables.load(xorb)
         except (Damaged, Missing) as error:
             log.error("xorb %s is lost, and is taken in again: %s", hashes.text(xorb.hash), error.message)
-            self._index.quarantine(xorb.hash, xorb.key)
+            self._index.quarantine(xorb.hash, xorb.key, f"could not be read under {xorb.key}: {error.message}")
             name = hashes.text(xorb.hash)
             raise ObjectAbsent(f"Xorb {name} of this upload was lost; upload the files again.", oids=[name]) from error
 

@@ -184,5 +184,8 @@ class XetIndex(Protocol):
         """Return the key under which dedup answers of a week hide chunk hashes, 32 bytes and never zero, and when it
         ends, in Unix seconds; the same for all who ask."""
 
-    def quarantine(self, hash: bytes, key: str) -> None:
-        """Note that the bytes under a key are not this xorb: nobody is told any more that it is here."""
+    def quarantine(self, hash: bytes, key: str, why: str = "has other bytes") -> None:
+        """Note that the bytes under a key are not this xorb: nobody is told any more that it is here.
+
+        Nothing happens if it lies under another key by now. `why` says in words for operators what "it" does.
+        """

@@ -157,7 +157,7 @@ class FileReader(Reader):
             what = f"Xorb {hashes.text(xorb.hash)} is damaged ({xorb.key})"
             log.error("%s and quarantined: %s", what, error.message)
             with contextlib.suppress(Busy):
-                self._index.quarantine(xorb.hash, xorb.key)
+                self._index.quarantine(xorb.hash, xorb.key, f"could not be read under {xorb.key}: {error.message}")
             raise Damaged(f"{what}; run `weightroom fsck`, or upload its files again.") from error
 
 

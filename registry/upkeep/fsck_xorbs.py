@@ -14,11 +14,11 @@ from lfs.xet.index import File, Xorb
 from registry.db import Database
 from registry.links import parts_of
 from registry.tables.xet import xet_file_xorbs, xet_files, xet_links, xet_xorbs
-from registry.upkeep.damage import holed, listed
 from registry.upkeep.faults import BadXorb, Found, LooseFile
 from registry.upkeep.findings import Finding
 from registry.upkeep.paging import in_groups, paged
 from registry.upkeep.xorb_flaws import judge
+from registry.xet_damage import holed, listed
 
 _TOGETHER = 100
 _XORBS = sa.select(*(xet_xorbs.c[name] for name in ("hash", "key", "table_key", "size", "raw_size", "chunks", "state")))

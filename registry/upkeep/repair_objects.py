@@ -5,8 +5,8 @@
     damaged, bytes sound  → `stored`
     bytes bad, a copy of them under another key of the object sound → a new key with that copy's bytes
 
-An object that came by Xet has no bytes of its own: it is bad as long as one of its xorbs is, and sound again when that
-came again.
+An object that is made of chunks has no bytes of its own: it is bad as long as one of its xorbs is, without a mark, and
+sound again when that is.
 
 On a disk the bad bytes get another name: a sidecar on the same machine links files by theirs, and asks no row.
 """
@@ -31,6 +31,7 @@ from registry.tables.repos import repos
 from registry.tables.work import events
 from registry.upkeep.faults import BadLink, BadObject, Mended, WrongSum
 from registry.upkeep.fsck_objects import GIT_SUM, LFS_SUM
+from registry.xet_holes import HOLED, holed_among
 
 _CHANGED = Mended(True, "changed meanwhile, by somebody at work")
 
@@ -60,6 +61,8 @@ class ObjectRepair:
             return self._sound(fault)
         if healed := self._from_copy(fault):
             return healed
+        if self._is_holed(fault):
+            return Mended(False, "as bad as the xorbs that it is made of; upload it again to heal it")
         if fault.state != "damaged":
             if not self._set(fault, "object.damaged", state="damaged", condemned_at=None):
                 return _CHANGED
@@ -115,6 +118,10 @@ class ObjectRepair:
             told = {name: value for name, value in values.items() if value is not None}
             self._tell(connection, act, fault.oid, {"was": fault.state, "key": fault.key} | told)
         return True
+
+    def _is_holed(self, fault: BadObject) -> bool:
+        with self._db.look() as connection:
+            return bool(holed_among([fault.key], lambda files: connection.execute(HOLED, files)))
 
     def _set_aside(self, fault: BadObject) -> None:
         """Give bad bytes on a disk another name. No row opens them any more, and no upload writes to their key."""

@@ -5,7 +5,7 @@
     body sound, table bad       → the table that the body makes
     body sound, row wrong       → what the body says
 
-A file becomes sound with the last of its xorbs, and its LFS object when that is looked at next.
+A file becomes sound with the last of its xorbs, and so does its LFS object.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from lfs.xet.index import File
 from registry.db import Database, now
 from registry.links import insert_unless_there
 from registry.tables.xet import xet_file_xorbs, xet_files, xet_xorbs
-from registry.upkeep.damage import Damage, holed, listed
 from registry.upkeep.faults import BadXorb, LooseFile, Mended
 from registry.upkeep.xorb_flaws import Judged, judge, mend_table
+from registry.xet_damage import Damage, holed, listed
 
 _CHANGED = Mended(True, "changed meanwhile, by somebody at work")
 
@@ -59,8 +59,11 @@ class XorbRepair:
             done.append("its bytes are sound, its row says so now")
         return Mended(True, ", ".join(done) or "its bytes are sound")
 
+    def _put_aside(self, fault: BadXorb, why: str) -> bool:
+        return self._damage.put_aside(fault.xorb.hash, fault.xorb.key, why)
+
     def _bad(self, fault: BadXorb, judged: Judged) -> Mended:
-        if fault.state != "quarantined" and not self._damage.put_aside(fault.xorb, judged.body):
+        if fault.state != "quarantined" and not self._put_aside(fault, judged.body):
             return _CHANGED
         with self._db.look() as connection:
             files = holed(connection, fault.xorb.hash)

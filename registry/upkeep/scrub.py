@@ -25,9 +25,9 @@ from lfs.xet import hashes
 from lfs.xet.index import Xorb
 from registry.db import Database, now
 from registry.tables.xet import xet_xorbs
-from registry.upkeep.damage import Damage
 from registry.upkeep.recurring import Recurring
 from registry.upkeep.xorb_flaws import judge, mend_table
+from registry.xet_damage import Damage
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Scrub:
         if judged.gone:
             raise Unavailable("Neither its body nor its table is there; look whether this is the right storage.")
         if judged.body:
-            if self._damage.put_aside(xorb, judged.body):
+            if self._damage.put_aside(xorb.hash, xorb.key, judged.body):
                 self._damaged(self._damage.count())
         elif judged.table and judged.right is not None:
             log.warning("scrub: the table of xorb %s %s; it is built again", hashes.text(xorb.hash), judged.table)

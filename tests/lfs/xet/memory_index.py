@@ -161,7 +161,7 @@ class MemoryIndex:
             key = self.keys.setdefault((domain, week), secrets.token_bytes(31) + b"\x01")
         return key, (week + 1) * WEEK
 
-    def quarantine(self, hash: bytes, key: str) -> None:
+    def quarantine(self, hash: bytes, key: str, why: str = "has other bytes") -> None:
         with self.mutex:
             kept = self.xorbs.get(hash)
             if kept is not None and kept.xorb.key == key:

@@ -165,7 +165,7 @@ def test_rows_that_do_not_fit_the_xorb_are_damage() -> None:
 class Silent(MemoryIndex):
     """An index that does not answer to bad news."""
 
-    def quarantine(self, hash: bytes, key: str) -> None:
+    def quarantine(self, hash: bytes, key: str, why: str = "has other bytes") -> None:
         raise Busy("Not now.")
 
 
