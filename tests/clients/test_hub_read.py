@@ -52,7 +52,6 @@ class Hub:
 
 @pytest.fixture
 def hub(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     api = HfApi(endpoint=house.url, token=house.token)
@@ -67,6 +66,13 @@ def hub(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     api.create_tag(repo, tag="v1", revision=first.oid, tag_message="one")
     yield Hub(api, house, repo, first.oid, second.oid, tmp_path / "cache")
     huggingface_hub.close_session()
+
+
+@pytest.fixture(params=["by chunks", "whole"])
+def xet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """True for a reader with nothing set, False for one who turned Xet off."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "whole")
+    return bool(request.param == "by chunks")
 
 
 def test_info_pins_the_commit_and_tells_of_the_model(hub: Hub) -> None:
@@ -172,21 +178,23 @@ def test_refs_and_commits_are_told(hub: Hub) -> None:
     ]
 
 
-def test_files_are_downloaded_and_kept_by_commit(hub: Hub) -> None:
+def test_files_are_downloaded_and_kept_by_commit(hub: Hub, *, xet: bool) -> None:
     for name, data in FILES.items():
         assert hub.download(name, revision="dev/x").read_bytes() == data
     path = hub.download("model.safetensors")
     assert path.parent.name == hub.second
-    assert path.resolve().name == _sha256(WEIGHTS)
+    hash = hub.api.get_paths_info(hub.repo, "model.safetensors")[0].xet_hash
+    assert path.resolve().name == (hash if xet else _sha256(WEIGHTS))
     assert hub.download("config.json", revision=hub.first).read_bytes() == CONFIG
     metadata = get_hf_file_metadata(
         f"{hub.house.url}/{hub.repo}/resolve/main/model.safetensors", token=hub.house.token, endpoint=hub.house.url
     )
     assert (metadata.commit_hash, metadata.etag, metadata.size) == (hub.second, _sha256(WEIGHTS), len(WEIGHTS))
-    assert metadata.xet_file_data is None
+    assert metadata.xet_file_data is not None
+    assert metadata.xet_file_data.file_hash == hash
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(hub: Hub) -> None:
+def test_an_interrupted_download_goes_on_where_it_stopped(hub: Hub, *, xet: bool) -> None:
     whole = hub.download("model.safetensors")
     blob = whole.resolve()
     blob.rename(blob.with_name(blob.name + ".incomplete"))
@@ -196,7 +204,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(hub: Hub) -> None:
     assert hub.download("model.safetensors").read_bytes() == WEIGHTS
 
 
-def test_a_snapshot_is_whole_and_the_second_one_is_free(hub: Hub) -> None:
+def test_a_snapshot_is_whole_and_the_second_one_is_free(hub: Hub, *, xet: bool) -> None:
     folder = Path(hub.api.snapshot_download(hub.repo, revision="v1", cache_dir=hub.cache))
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     found.pop(".gitattributes")

@@ -1,4 +1,4 @@
-"""Somebody with huggingface_hub installed and nothing set but the endpoint and a token, with Xet or without."""
+"""Somebody with huggingface_hub installed and nothing set but the endpoint and a token; or with Xet turned off, too."""
 
 from __future__ import annotations
 
@@ -27,13 +27,20 @@ out = {}
 
 
 def visit(
-    code: str, *, endpoint: str, token: str, home: Path, seconds: float = 120, xet: bool = False
+    code: str,
+    *,
+    endpoint: str,
+    token: str,
+    home: Path,
+    seconds: float = 120,
+    xet: bool = True,
+    python: str = sys.executable,
 ) -> dict[str, object]:
-    """Run lines of Python that leave their findings in `out`; return those."""
+    """Run lines of Python that leave their findings in `out`; return those. `python` may have another version of it."""
     environment = surroundings(endpoint=endpoint, token=token, home=home, xet=xet)
     script = BEGIN + textwrap.dedent(code) + "\nprint(json.dumps(out))\n"
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, cwd=home, capture_output=True, text=True, timeout=seconds
+        [python, "-c", script], env=environment, cwd=home, capture_output=True, text=True, timeout=seconds
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
