@@ -130,7 +130,7 @@ xet_grants = Table(
     Index("ix_xet_grants_expires_at", "expires_at"),
 )
 
-# Xorbs that a namespace brought, or has leave to bring, and that no file of it names yet: they count as announced to it.
+# Xorbs that a namespace brought or may bring, and that no file of it names yet: they count as announced to it.
 xet_arrivals = Table(
     "xet_arrivals",
     metadata,

@@ -24,6 +24,7 @@ from lfs.errors import (
     Interrupted,
     NoSpace,
     ObjectAbsent,
+    QuotaExceeded,
     TooLarge,
     Unavailable,
 )
@@ -323,6 +324,54 @@ def test_a_proof_that_does_not_end_well_refuses_the_xorb(bucket: Bench, error: t
         hurt.commit(ANN, ticket.id, ONE.hash)
     assert not bucket.store.objects
     assert not bucket.index.grants
+
+
+def test_a_body_without_room_is_refused_before_it_is_read(local: Bench) -> None:
+    def unread() -> Iterator[bytes]:
+        raise AssertionError
+        yield b""
+
+    local.index.quota = len(ONE.body) - 1
+    with pytest.raises(QuotaExceeded):
+        local.taking.post(ANN, ONE.hash, unread(), announced=len(ONE.body))
+    # Who does not say how long it is, is refused once that is known.
+    with pytest.raises(QuotaExceeded):
+        local.taking.post(ANN, ONE.hash, sliced(ONE.body))
+    local.index.quota = 0
+    with pytest.raises(QuotaExceeded):
+        local.taking.post(ANN, ONE.hash, unread())
+    assert (local.index.xorbs, local.index.reserved()) == ({}, 0)
+    local.sound()
+    local.index.quota = len(ONE.body)
+    assert local.taking.post(ANN, ONE.hash, sliced(ONE.body), announced=len(ONE.body))
+    with pytest.raises(QuotaExceeded):
+        local.taking.post(ANN, TWO.hash, unread(), announced=1)
+    # What is here is answered as ever.
+    assert not local.taking.post(ANN, ONE.hash, sliced(ONE.body), announced=len(ONE.body))
+
+
+def test_leave_to_bring_counts_until_its_bytes_do(bucket: Bench) -> None:
+    bucket.index.quota = len(ONE.body) + 500
+    ticket = bucket.ticket(ONE, len(ONE.body) + 500)
+    for refused in (ONE, TWO):
+        with pytest.raises(QuotaExceeded):
+            bucket.taking.ask_grant(ANN, refused.hash, len(refused.body), None)
+    assert len(bucket.index.grants) == 1
+    bucket.store.arrive(ticket.url, ONE.body)
+    assert bucket.taking.commit(ANN, ticket.id, ONE.hash)
+    assert bucket.index.reserved() == len(ONE.body)
+    bucket.ticket(TWO, 500)
+
+
+def test_what_was_sent_by_a_grant_and_has_no_room_any_more_is_deleted(bucket: Bench) -> None:
+    ticket = bucket.ticket(ONE)
+    bucket.store.arrive(ticket.url, ONE.body)
+    bucket.index.arrivals.clear()
+    bucket.index.quota = 10
+    with pytest.raises(QuotaExceeded):
+        bucket.taking.commit(ANN, ticket.id, ONE.hash)
+    assert (bucket.index.xorbs, bucket.index.grants, bucket.store.objects) == ({}, {}, {})
+    bucket.sound()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
