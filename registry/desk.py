@@ -44,6 +44,7 @@ from registry.upkeep.background import Background
 from registry.upkeep.repack import Repack
 from registry.uploads import Uploads
 from registry.xet_copies import Copies
+from registry.xet_following import Following
 from registry.xorbs import XetRows
 
 HEAVY_MEMORY = 4 << 30
@@ -151,7 +152,8 @@ class Desk:
             quarantine=shelves.slot.quarantine,
         )
         self.copies = Copies(shelves.database, shelves.xet, shelves.links, shelves.linker)
-        self.repos = Repos(shelves.database, access, shelves.quotas, start=self.commits.start)
+        following = Following(shelves.database, config.xet_domain)
+        self.repos = Repos(shelves.database, access, shelves.quotas, start=self.commits.start, following=following)
 
     def _published(self, repo_id: int) -> None:
         self.roll_ups.tell(repo_id)

@@ -1,4 +1,4 @@
-"""Repos made, removed, moved and set up. One transaction each, its event row included.
+"""Repos made, removed, moved and set up. One transaction each, its event row included, and where its chunks are found.
 
 Deleting only marks the row: the name is free at once, the bytes wait for collection. A moved repo answers to its old
 name until somebody takes that name.
@@ -26,6 +26,7 @@ from registry.tables.identity import namespaces
 from registry.tables.repos import moves, repos
 from registry.tables.work import events
 from registry.uploads import give_up
+from registry.xet_following import Following
 
 SDKS = ("gradio", "docker", "static", "streamlit")
 LONGEST_DESCRIPTION = 10_000
@@ -72,12 +73,14 @@ class Repos:
         quotas: Quotas,
         *,
         start: Start,
+        following: Following,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._db = database
         self._access = access
         self._quotas = quotas
         self._start = start
+        self._following = following
         self._clock = clock
 
     def create(self, actor: Actor, wanted: NewRepo, *, request_id: str = "") -> tuple[int, RepoId]:
@@ -148,7 +151,9 @@ class Repos:
         asked = changes.values()
         with self._db.write() as connection:
             lock_repo(connection, repo.id)
+            circle = self._following.circle(connection, repo.id)
             self._update(connection, repo, _columns(connection, repo.id, changes))
+            self._following.follow(connection, repo.id, circle)
             self._note(connection, actor, "repo.settings", repo.id, repo.repo_id, asked)
         return asked
 
@@ -182,10 +187,11 @@ class Repos:
             raise _name_taken(to)
         if namespace_id != repo.namespace_id:
             self._quotas.receive(connection, repo.id, namespace_id)
-        old = repo.repo_id
+        old, circle = repo.repo_id, self._following.circle(connection, repo.id)
         _drop_alias(connection, to)
         values = {"namespace_id": namespace_id, "name": to.name, "name_fold": to.name.casefold()}
         self._update(connection, repo, values)
+        self._following.follow(connection, repo.id, circle)
         if old.fold != to.fold:
             _drop_alias(connection, old)
             connection.execute(sa.insert(moves).values(type=old.type, old_fold=old.fold, repo_id=repo.id))

@@ -1,8 +1,4 @@
-"""Xet domains: the circle within which a repo shares its chunks, who may still come in, the keys of dedup answers.
-
-    XET_DOMAIN   namespace   n<namespace>    its public repos in one domain, its private and gated ones in another
-                 repo        r<repo>
-                 instance    i               public and private are two domains here, too
+"""Xet domains: who may still come into the circle of a repo, as it was when leave was given, the keys of its answers.
 
 The domain of a repo follows from its row at each request: a token that names another one, because the repo was moved
 or closed since, is refused, and its client asks for a new one.
@@ -14,7 +10,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -26,8 +22,7 @@ from registry.links import insert_unless_there
 from registry.tables.identity import memberships, tokens, users
 from registry.tables.repos import repos
 from registry.tables.xet import xet_domains, xet_keys
-
-Sharing = Literal["namespace", "repo", "instance"]
+from registry.xet_circles import Circle, Sharing, circle_of, make_domain
 
 WEEK = 7 * 24 * 3600
 """Seconds for which dedup answers are hidden under one key; weeks are counted from 1970."""
@@ -97,23 +92,22 @@ class XetDomains:
 
     def domain_of(self, repo: RepoRow) -> Domain:
         """Return the domain of a repo, made when it is first asked for."""
-        return self._domain(*_circle(self._sharing, repo))
+        return self._domain(circle_of(self._sharing, repo))
 
     def domain_for(self, repo_id: int) -> Domain:
         """Do the same by the number of a repo. Raises: RepoAbsent."""
         row = self._home.first({"repo": repo_id})
         if row is None:
             raise RepoAbsent("The repository is gone.")
-        return self._domain(*_circle(self._sharing, row))
+        return self._domain(circle_of(self._sharing, row))
 
-    def _domain(self, owner: str, kind: str) -> Domain:
-        asked = {"owner": owner, "kind": kind}
+    def _domain(self, circle: Circle) -> Domain:
+        asked = {"owner": circle.owner, "kind": circle.kind}
         row = self._found.first(asked)
         if row is None:
             # Of several who make it at once, one does; all look again.
             with self._db.write() as connection:
-                made = asked | {"id": secrets.token_hex(16), "generation": 0}
-                insert_unless_there(connection, xet_domains, [made])
+                make_domain(connection, circle)
             row = self._found.first(asked)
         assert row is not None
         return Domain(row.id, row.generation)
@@ -130,7 +124,7 @@ class XetDomains:
         if row is None:
             raise RepoAbsent("The repository is gone.")
         permitted = _permits(leave, row, self._clock())
-        if (row.owner, row.kind) != _circle(self._sharing, row) or not permitted:
+        if Circle(row.owner, row.kind) != circle_of(self._sharing, row) or not permitted:
             raise BadToken("This Xet token holds no more; ask for a new one.")
         if generation > row.generation:
             raise ObjectAbsent("There is no such generation; ask for a new Xet token.")
@@ -159,18 +153,6 @@ class XetDomains:
             row = self._key.first(asked)
         assert row is not None
         return bytes(row.key), (week + 1) * WEEK
-
-
-def _circle(sharing: Sharing, repo: Any) -> tuple[str, str]:
-    """Say whose domain a repo is in, and of which kind; what not everybody may read shows in no public one."""
-    kind = "public" if repo.visibility == "public" and not repo.gated else "private"
-    match sharing:
-        case "namespace":
-            return f"n{repo.namespace_id}", kind
-        case "repo":
-            return f"r{repo.id}", kind
-        case "instance":
-            return "i", kind
 
 
 def _permits(leave: Leave, row: Any, moment: datetime) -> bool:

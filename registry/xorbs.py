@@ -20,8 +20,9 @@ from registry import errors as ours
 from registry.db import Database, now
 from registry.quota import Quotas
 from registry.xet_arrivals import XetArrivals
+from registry.xet_circles import Sharing
 from registry.xet_damage import Damage
-from registry.xet_domains import Sharing, XetDomains
+from registry.xet_domains import XetDomains
 from registry.xet_files import XetFiles
 from registry.xet_filing import XetFiling
 from registry.xet_xorbs import Xorbs

@@ -40,7 +40,7 @@ from lfs.xet.tokens import XetTokens
 from registry.db import Database
 from registry.errors import Busy, RepoAbsent
 from registry.quota import Quotas
-from registry.xet_domains import Sharing
+from registry.xet_circles import Sharing
 from registry.xet_ingests import Due
 from registry.xorbs import XetRows
 

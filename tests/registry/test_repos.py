@@ -24,6 +24,7 @@ from registry.tables.identity import namespaces
 from registry.tables.objects import lfs_uploads
 from registry.tables.repos import repos as rows
 from registry.tables.work import events
+from registry.xet_following import Following
 from tests.registry import people
 from tests.registry.writing import ANN, Writing
 
@@ -113,7 +114,8 @@ def test_a_repo_whose_first_commit_is_refused_was_never_made(desk):
     def refuse(*_):
         raise TooLarge("no room")
 
-    broken = Repos(desk.database, desk.access, desk.gate.linked.quotas, start=refuse)
+    quotas, following = desk.gate.linked.quotas, Following(desk.database, "namespace")
+    broken = Repos(desk.database, desk.access, quotas, start=refuse, following=following)
     with pytest.raises(TooLarge):
         broken.create(ANN, NewRepo("model", "new"))
     with pytest.raises(RepoAbsent):

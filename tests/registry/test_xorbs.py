@@ -22,7 +22,8 @@ from registry.tables.identity import memberships, users
 from registry.tables.objects import lfs_links, lfs_objects, lfs_uploads
 from registry.tables.repos import repos
 from registry.tables.xet import xet_domains, xet_links, xet_xorbs
-from registry.xet_domains import Domain, Sharing, XetDomains
+from registry.xet_circles import Sharing
+from registry.xet_domains import Domain, XetDomains
 from tests.contracts.xet_grounds import ANN, MINE, TWIN, RowsGround
 from tests.lfs.xet.memory_index import State
 from tests.registry import people

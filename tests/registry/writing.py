@@ -34,6 +34,7 @@ from registry.routes.hub.uploads import UploadDoor
 from registry.routes.hub.usage import UsageDoor
 from registry.routes.problems import InDialect, Problems
 from registry.usage import Usages
+from registry.xet_following import Following
 from tests.registry import people
 from tests.registry.gate import MAIN, Gate
 
@@ -68,7 +69,8 @@ class Writing:
         self.commits = Commits(links=self.gate.links, uploads=self.gate.linked.uploads, limits=self.limits, **shared)
         self.awaiting = Awaiting(self.gate.linked.uploads.unproven, seconds=self.patience)
         self.branches = Branches(revisions=self.revisions, **shared)
-        self.repos = Repos(self.database, self.access, self.gate.linked.quotas, start=self.commits.start)
+        quotas, following = self.gate.linked.quotas, Following(self.database, "namespace")
+        self.repos = Repos(self.database, self.access, quotas, start=self.commits.start, following=following)
         self.preupload = Preupload(revisions=self.revisions)
         self.client = TestClient(self._app(), raise_server_exceptions=False)
 

@@ -1,0 +1,223 @@
+"""Chunks that follow their repo into another circle, when it is moved, opened or closed; in the same transaction.
+
+    where it comes   its xorbs may be named, and its files be found, so that later uploads send only what is new
+    where it was     the same goes from there at once, if not everybody may read the repo now; else a collection does it
+
+A xorb may hold chunks of several repos, and who may name it can ask for each of them. So it follows a repo only if the
+repo's files have all of its chunks; and it stays where it was only if files of the repos that stay have all of them.
+Where one goes the domain begins a new generation: its clients forget what they were told, and the shard of one who
+remembers is refused as if the xorb had never been there.
+
+Locks are taken in the order of `registry/xet_filing`, which a filing waits for, or is waited for: repo, files, xorbs,
+marks domain by domain. Removed rows cost dedup alone: readers go by links.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from registry.db import Database, now
+from registry.links import parts_of
+from registry.prepared import PreparedInsert
+from registry.tables.repos import repos
+from registry.tables.xet import (
+    xet_domains,
+    xet_file_xorbs,
+    xet_files,
+    xet_links,
+    xet_marks,
+    xet_xorb_domains,
+    xet_xorbs,
+)
+from registry.xet_circles import Circle, Sharing, circle_of, find_domain, is_in, make_domain
+
+_TOGETHER = 100
+"""Files whose terms are held at a time: a large one has a megabyte of them."""
+
+# A term as `lfs.xet.index.File` lays it out, without its place in the file; there may be millions.
+_SPAN = struct.Struct("<32sII8x")
+
+_Row = tuple[object, ...]
+
+_HOME = sa.select(repos.c.id, repos.c.namespace_id, repos.c.visibility, repos.c.gated)
+_LINKED = sa.select(xet_links.c.file).where(xet_links.c.repo_id == sa.bindparam("repo"))
+# All xorbs of the repo, and all files that have chunks in one of them.
+_ITS_XORBS = sa.select(xet_file_xorbs.c.xorb).where(xet_file_xorbs.c.file.in_(_LINKED))
+_SHARING = sa.select(xet_file_xorbs.c.file).where(xet_file_xorbs.c.xorb.in_(_ITS_XORBS))
+_NEWEST = sa.select(xet_files.c.hash).order_by(xet_files.c.created_at.desc(), xet_files.c.hash)
+_LOCK_FILES = sa.select(xet_files.c.hash).where(xet_files.c.hash.in_(_LINKED)).order_by(xet_files.c.hash)
+_LOCK_XORBS = (
+    sa.select(xet_xorbs.c.hash, xet_xorbs.c.chunks)
+    .where(xet_xorbs.c.hash.in_(_ITS_XORBS))
+    .order_by(xet_xorbs.c.hash)
+    .with_for_update(key_share=True)
+)
+_TOLD_OF = sa.select(xet_marks.c.chunk, xet_marks.c.xorb).where(xet_marks.c.file.in_(_SHARING))
+
+
+class Following:
+    """Takes along what a repo's circle knows of its chunks. Thread-safe."""
+
+    def __init__(self, database: Database, sharing: Sharing, *, clock: Callable[[], datetime] = now) -> None:
+        self._sharing = sharing
+        self._clock = clock
+        self._new_xorbs = database.prepare_insert(xet_xorb_domains, unless_there=True)
+        self._new_marks = database.prepare_insert(xet_marks, unless_there=True)
+
+    def circle(self, connection: Connection, repo_id: int) -> Circle:
+        """Return the circle of a repo. The caller holds the lock of the repo."""
+        return circle_of(self._sharing, connection.execute(_HOME.where(repos.c.id == repo_id)).one())
+
+    def follow(self, connection: Connection, repo_id: int, before: Circle) -> None:
+        """Let the chunks of a repo be found in the circle where it is now, instead of the one where it was.
+
+        The caller has changed the repo's row under its lock.
+        """
+        after = self.circle(connection, repo_id)
+        if after != before:
+            change = _Change(connection, repo_id, self._clock())
+            change.run(before, after, new_xorbs=self._new_xorbs, new_marks=self._new_marks)
+
+
+class _Change:
+    """One repo between two circles."""
+
+    def __init__(self, connection: Connection, repo_id: int, moment: datetime) -> None:
+        self._connection = connection
+        self._its = {"repo": repo_id}
+        self._moment = moment
+
+    def run(self, before: Circle, after: Circle, *, new_xorbs: PreparedInsert, new_marks: PreparedInsert) -> None:
+        xorbs = self._lock()
+        if not xorbs:
+            return
+        make_domain(self._connection, after)
+        old, new = find_domain(self._connection, before), find_domain(self._connection, after)
+        assert new is not None
+        shown, marks = self._coming(new, xorbs)
+        new_xorbs.put(self._connection, shown)
+        acts: dict[str, Callable[[], None]] = {new: lambda: new_marks.put(self._connection, marks)}
+        if old is not None and after.kind == "private":
+            acts[old] = self._going(old, before, xorbs)
+        # Marks are changed in the order of their keys, like all do who change those of several domains.
+        for domain in sorted(acts):
+            acts[domain]()
+
+    def _lock(self) -> dict[bytes, int]:
+        """Wait for who files the same; return the xorbs of the repo, with their number of chunks."""
+        if self._connection.dialect.name != "sqlite":
+            # Nobody gives them other terms until we are done.
+            self._connection.execute(_LOCK_FILES.with_for_update(read=True), self._its)
+        return {bytes(row.hash): row.chunks for row in self._connection.execute(_LOCK_XORBS, self._its)}
+
+    def _coming(self, domain: str, xorbs: Mapping[bytes, int]) -> tuple[list[_Row], list[_Row]]:
+        """Return the rows by which a domain may name the xorbs that are the repo's alone, and finds their files."""
+        uses = self._uses(_NEWEST.where(xet_files.c.hash.in_(_LINKED)), xorbs)
+        told = {bytes(row.chunk): bytes(row.xorb) for row in self._connection.execute(_TOLD_OF, self._its)}
+        marks: list[_Row] = [
+            (domain, chunk, uses.file[xorb], xorb) for chunk, xorb in sorted(told.items()) if xorb in uses.whole
+        ]
+        return [(domain, hash) for hash in sorted(uses.whole)], marks
+
+    def _going(self, domain: str, circle: Circle, xorbs: Mapping[bytes, int]) -> Callable[[], None]:
+        """Take from the domain the xorbs that are not of those alone who stay; return what does so with the marks."""
+        staying = sa.exists(
+            sa.select(xet_links.c.file)
+            .join(repos, repos.c.id == xet_links.c.repo_id)
+            .where(xet_links.c.file == xet_files.c.hash, is_in(circle))
+        )
+        uses = self._uses(_NEWEST.where(xet_files.c.hash.in_(_SHARING), staying), xorbs)
+        gone = xorbs.keys() - uses.whole
+        removed = 0
+        for part in parts_of(gone):
+            here = sa.and_(xet_xorb_domains.c.domain_id == domain, xet_xorb_domains.c.hash.in_(part))
+            removed += self._connection.execute(sa.delete(xet_xorb_domains).where(here)).rowcount
+        return lambda: self._forget(domain, gone, uses, renewed=removed > 0)
+
+    def _uses(self, files: sa.Select[Any], xorbs: Mapping[bytes, int]) -> _Uses:
+        uses = _Uses(xorbs, self._connection.execute(files, self._its).scalars().all())
+        columns = sa.select(xet_files.c.hash, xet_files.c.terms)
+        while part := uses.unread(_TOGETHER):
+            found = self._connection.execute(columns.where(xet_files.c.hash.in_(part)))
+            terms = {bytes(row.hash): bytes(row.terms) for row in found}
+            for hash in part:
+                uses.read(hash, terms.get(hash, b""))
+        return uses
+
+    def _forget(self, domain: str, gone: Collection[bytes], uses: _Uses, *, renewed: bool) -> None:
+        """Take away marks that lead to what went, or to a file that did; lead them to another file where one is."""
+        here = sa.and_(xet_marks.c.domain_id == domain, xet_marks.c.file.in_(_SHARING))
+        rows = self._connection.execute(
+            sa.select(xet_marks.c.chunk, xet_marks.c.file, xet_marks.c.xorb)
+            .where(here)
+            .order_by(xet_marks.c.chunk)
+            .with_for_update(),
+            self._its,
+        ).all()
+        lost = [row for row in rows if bytes(row.xorb) in gone or bytes(row.file) not in uses.files]
+        moved = [row for row in lost if bytes(row.xorb) in uses.whole]
+        self._lead(domain, moved, uses.file)
+        for part in parts_of({bytes(row.chunk) for row in lost} - {bytes(row.chunk) for row in moved}):
+            dropped = sa.and_(xet_marks.c.domain_id == domain, xet_marks.c.chunk.in_(part))
+            self._connection.execute(sa.delete(xet_marks).where(dropped))
+        if renewed:
+            changed = sa.update(xet_domains).where(xet_domains.c.id == domain)
+            values = {"generation": xet_domains.c.generation + 1, "renewed_at": self._moment}
+            self._connection.execute(changed.values(values))
+
+    def _lead(self, domain: str, rows: Sequence[Any], file: Mapping[bytes, bytes]) -> None:
+        change = (
+            sa.update(xet_marks)
+            .where(xet_marks.c.domain_id == domain, xet_marks.c.chunk == sa.bindparam("at"))
+            .values(file=sa.bindparam("to"))
+        )
+        if rows:
+            self._connection.execute(change, [{"at": row.chunk, "to": file[bytes(row.xorb)]} for row in rows])
+
+
+class _Uses:
+    """Which chunks of some xorbs a list of files has; files are read until all chunks are found."""
+
+    def __init__(self, xorbs: Mapping[bytes, int], files: Sequence[bytes]) -> None:
+        self._chunks = xorbs
+        self._open = {hash: set[tuple[int, int]]() for hash in xorbs}
+        self._unread = [bytes(hash) for hash in reversed(files)]
+        self.files = frozenset(self._unread)
+        self.whole: set[bytes] = set()
+        """Xorbs of which the files have every chunk."""
+        self.file: dict[bytes, bytes] = {}
+        """The first file of the list that has some of a xorb."""
+
+    def unread(self, most: int) -> list[bytes]:
+        """Return files to read next; none if nothing is open any more."""
+        taken, self._unread = self._unread[-most:], self._unread[:-most]
+        return taken[::-1] if self._open else []
+
+    def read(self, file: bytes, terms: bytes) -> None:
+        """Note what a file has."""
+        touched: set[bytes] = set()
+        for xorb, start, end in _SPAN.iter_unpack(terms):
+            if (spans := self._open.get(xorb)) is not None:
+                spans.add((start, end))
+                touched.add(xorb)
+        for hash in touched:
+            self.file.setdefault(hash, file)
+            if _covers(self._chunks[hash], self._open[hash]):
+                self.whole.add(hash)
+                del self._open[hash]
+
+
+def _covers(chunks: int, spans: Collection[tuple[int, int]]) -> bool:
+    """Say whether spans leave none of the first `chunks` numbers out."""
+    reached = 0
+    for start, end in sorted(spans):
+        if start > reached:
+            return False
+        reached = max(reached, end)
+    return reached >= chunks
