@@ -5,7 +5,7 @@ Every method is synchronous, thread-safe, and called on worker threads. A host r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -17,6 +17,9 @@ UploadMode = Literal["proxy", "direct", "staging", "multipart", "tus", "xet"]
 # open: bytes may come. arrived: they lie whole under the upload's key, not yet proven. done: linked.
 UploadState = Literal["open", "arrived", "done", "failed"]
 ProofKind = Literal["streamed", "signed", "read-back"]
+
+SMALL = 64 << 20
+"""Bytes up to which uploads are proven several at a time, and by threads that larger ones never keep busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +167,13 @@ class Host(Protocol):
         Raises: ObjectAbsent, QuotaExceeded.
         """
 
-    def arrived(self, holder: str, seconds: float, limit: int) -> Sequence[Upload]:
-        """Lease up to `limit` arrived uploads that nobody works on, oldest first, for `seconds`.
+    def arrived(
+        self, holder: str, seconds: float, limit: int, *, largest: int | None = None, besides: Collection[int] = ()
+    ) -> Sequence[Upload]:
+        """Lease arrived uploads that nobody works on, for `seconds`: of the actor who has the oldest, that one first.
 
-        `holder` is 32 hex digits, one per worker.
+        More than one, up to `limit`, only if together they have no more than `SMALL` bytes. None has more than
+        `largest`, and none is of an actor in `besides`. `holder` is 32 hex digits. Cheap, however many wait.
         """
 
     def hold(self, upload_id: str, holder: str, seconds: float) -> bool:

@@ -124,6 +124,15 @@ def settle(host: Host, store: ObjectStore, upload_id: str, key: str, proof: Proo
     _drop_spare(store, arrival, host.finish(upload_id, key, proof))
 
 
+def settle_all(host: Host, store: ObjectStore, arrivals: Sequence[Arrival]) -> list[Exception | None]:
+    """Do the same for many in one transaction: for each, in order, what `settle` would raise."""
+    served = host.finish_all(arrivals)
+    for arrival, key in zip(arrivals, served, strict=True):
+        if isinstance(key, str):
+            _drop_spare(store, arrival, key)
+    return [key if isinstance(key, Exception) else None for key in served]
+
+
 def _drop_spare(store: ObjectStore, arrival: Arrival, served: str) -> None:
     # The key that uploads of the same oid share is never dropped here: another one may be about to rely on it.
     if served != arrival.key == lfs_key(arrival.proof.oid, arrival.upload_id):

@@ -25,6 +25,7 @@ from lfs.xet.hashes import parse
 from registry.db import Database, lock_repo, now
 from registry.errors import ObjectAbsent, RepoAbsent
 from registry.links import parts_of
+from registry.proving import ALIVE, COLUMNS, Waiting
 from registry.quota import Quotas, pending
 from registry.tables.identity import namespaces
 from registry.tables.objects import lfs_links, lfs_uploads
@@ -34,8 +35,6 @@ from registry.tables.xet import xet_links
 _MIB = 1 << 20
 _SHORTEST, _LONGEST = timedelta(days=1), timedelta(days=7)
 _WAITING = ("staging", "multipart", "tus")
-_COLUMNS = tuple(lfs_uploads.c[name] for name in Upload.__slots__)
-_ALIVE = sa.exists().where(repos.c.id == lfs_uploads.c.repo_id, repos.c.deleted_at.is_(None))
 # The weakest lock there is keeps the repo from being deleted or moved, and lets batches pass each other.
 _HOME = (
     sa.select(repos.c.namespace_id, namespaces.c.quota)
@@ -68,8 +67,9 @@ class Uploads:
         self._clock = clock
         self._insert = database.prepare_insert(lfs_uploads)
         self._home = database.prepare(_HOME)
+        self._waiting = Waiting(database, clock=clock)
         self._find = database.prepare(
-            sa.select(*_COLUMNS, lfs_uploads.c.expires_at, _ALIVE.label("alive")).where(
+            sa.select(*COLUMNS, lfs_uploads.c.expires_at, ALIVE.label("alive")).where(
                 lfs_uploads.c.id == sa.bindparam("id")
             )
         )
@@ -125,7 +125,7 @@ class Uploads:
                 raise ObjectAbsent(_GONE)
             namespace_id = _lock_alive(connection, repo_id)
             # Read under the lock: whoever fails an upload removes its bytes then.
-            found = connection.execute(sa.select(*_COLUMNS).where(here)).first()
+            found = connection.execute(sa.select(*COLUMNS).where(here)).first()
             if found is None:
                 raise ObjectAbsent(_GONE)
             if found.state == "failed":
@@ -135,20 +135,11 @@ class Uploads:
                 arriving = sa.update(lfs_uploads).where(here, lfs_uploads.c.state == "open")
                 connection.execute(arriving.values(state="arrived", key=key))
 
-    def arrived(self, holder: str, seconds: float, limit: int) -> list[Upload]:
-        """Lease up to `limit` arrived uploads that nobody works on, oldest first, for `seconds`."""
-        moment = self._clock()
-        free = sa.or_(lfs_uploads.c.lease_until.is_(None), lfs_uploads.c.lease_until <= moment)
-        chosen = sa.select(*_COLUMNS).where(lfs_uploads.c.state == "arrived", free, _ALIVE)
-        chosen = chosen.order_by(lfs_uploads.c.created_at, lfs_uploads.c.id).limit(limit)
-        with self._db.look() as connection:
-            # Most of the time there is nothing, and no writer has to wait for finding that out.
-            if connection.execute(chosen.limit(1)).first() is None:
-                return []
-        with self._db.note() as connection:
-            found = connection.execute(chosen.with_for_update(skip_locked=True, of=lfs_uploads)).all()
-            leased = sa.update(lfs_uploads).where(lfs_uploads.c.id.in_([row.id for row in found]))
-            connection.execute(leased.values(lease=holder, lease_until=moment + timedelta(seconds=seconds)))
+    def arrived(
+        self, holder: str, seconds: float, limit: int, *, largest: int | None = None, besides: Collection[int] = ()
+    ) -> list[Upload]:
+        """Lease up to `limit` arrived uploads of one account that nobody works on, for `seconds`; as `Host.arrived`."""
+        found = self._waiting.lease(holder, seconds, limit, largest=largest, besides=besides)
         return [_upload(row) for row in found]
 
     def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
@@ -178,7 +169,7 @@ class Uploads:
             # The maker of links looks at the state under this lock: no link is made to bytes that are removed next.
             lock_repo(connection, connection.execute(sa.select(lfs_uploads.c.repo_id).where(here)).scalar() or 0)
             closed = failed.values(state="failed", reason=reason, lease="", lease_until=None)
-            row = connection.execute(closed.returning(*_COLUMNS)).first()
+            row = connection.execute(closed.returning(*COLUMNS)).first()
             if row is not None and row.mode == "xet":
                 _refute(connection, row)
 
@@ -202,7 +193,7 @@ class Uploads:
     def unproven(self, repo_id: int, oids: Collection[str]) -> dict[str, int]:
         """Return those of these objects that still wait in a repo for their proof, with their sizes."""
         chosen = sa.select(lfs_uploads.c.oid, lfs_uploads.c.size)
-        chosen = chosen.where(lfs_uploads.c.repo_id == repo_id, lfs_uploads.c.state == "arrived", _ALIVE)
+        chosen = chosen.where(lfs_uploads.c.repo_id == repo_id, lfs_uploads.c.state == "arrived", ALIVE)
         found: dict[str, int] = {}
         with self._db.read() as connection:
             for part in parts_of(oids):
@@ -285,7 +276,7 @@ def _resumed(
     if not asked:
         return {}
     going_on = sa.and_(lfs_uploads.c.mode == "tus", lfs_uploads.c.state == "open", lfs_uploads.c.expires_at > moment)
-    chosen = sa.select(*_COLUMNS).where(
+    chosen = sa.select(*COLUMNS).where(
         lfs_uploads.c.repo_id == repo_id,
         lfs_uploads.c.actor_id == actor_id,
         sa.or_(lfs_uploads.c.state == "arrived", going_on),

@@ -30,13 +30,32 @@ def upgrade() -> None:
     _ingests()
     by_xet = sa.text("kind = 'xet'")
     op.create_index("ix_lfs_objects_key", "lfs_objects", ["key"], sqlite_where=by_xet, postgresql_where=by_xet)
+    op.create_index(
+        "ix_lfs_uploads_actor_id_id",
+        "lfs_uploads",
+        ["actor_id", "id", "size"],
+        sqlite_where=sa.text("CAST(state AS TEXT) = 'arrived'"),
+        postgresql_where=sa.text("state = 'arrived'"),
+    )
 
 
 def downgrade() -> None:
     """Go back. What only Xet holds is lost to its repos; their clients push it anew."""
+    op.drop_index("ix_lfs_uploads_actor_id_id", "lfs_uploads")
     op.drop_index("ix_lfs_objects_key", "lfs_objects")
     op.drop_table("xet_ingests")
-    for name in ("arrivals", "grants", "marks", "links", "file_xorbs", "files", "xorb_domains", "xorbs", "keys", "domains"):
+    for name in (
+        "arrivals",
+        "grants",
+        "marks",
+        "links",
+        "file_xorbs",
+        "files",
+        "xorb_domains",
+        "xorbs",
+        "keys",
+        "domains",
+    ):
         op.drop_table(f"xet_{name}")
     op.execute("DELETE FROM lfs_uploads WHERE mode = 'xet'")
     op.execute(

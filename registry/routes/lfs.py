@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from lfs import errors
 from lfs.errors import Lock
@@ -83,10 +83,12 @@ class LfsHost:
         with _translated():
             self._uploads.arrive(upload_id, key)
 
-    def arrived(self, holder: str, seconds: float, limit: int) -> Sequence[Upload]:
-        """Lease arrived uploads that nobody works on."""
+    def arrived(
+        self, holder: str, seconds: float, limit: int, *, largest: int | None = None, besides: Collection[int] = ()
+    ) -> Sequence[Upload]:
+        """Lease arrived uploads of one actor that nobody works on."""
         with _translated():
-            return self._uploads.arrived(holder, seconds, limit)
+            return self._uploads.arrived(holder, seconds, limit, largest=largest, besides=besides)
 
     def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
         """Lease an upload, or prolong one's own lease."""

@@ -6,9 +6,10 @@ import base64
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import accumulate
 
 from lfs.errors import (
     AlreadyLocked,
@@ -24,7 +25,7 @@ from lfs.errors import (
     QuotaExceeded,
     RepoAbsent,
 )
-from lfs.host import Arrival, Held, Leave, LockPage, Opening, Operation, Proof, Upload
+from lfs.host import SMALL, Arrival, Held, Leave, LockPage, Opening, Operation, Proof, Upload
 
 USERS = {"ann": 1, "bob": 2, "eve": 3}
 # Who may do what in `org/model`; every password is the user's name.
@@ -101,12 +102,18 @@ class MemoryHost:
             if upload.state == "open":
                 self.uploads[upload_id] = replace(upload, state="arrived", key=key)
 
-    def arrived(self, holder: str, seconds: float, limit: int) -> Sequence[Upload]:
+    def arrived(
+        self, holder: str, seconds: float, limit: int, *, largest: int | None = None, besides: Collection[int] = ()
+    ) -> Sequence[Upload]:
         with self.mutex:
             waiting = [upload for upload in self.uploads.values() if upload.state == "arrived"]
-            free = [upload for upload in waiting if self._free(upload.id)][:limit]
-            self.leases.update({upload.id: Lease(holder, self.clock() + seconds) for upload in free})
-        return free
+            fit = [each for each in waiting if largest is None or each.size <= largest]
+            free = [each for each in fit if self._free(each.id) and each.actor_id not in besides]
+            mine = [each for each in free if each.actor_id == free[0].actor_id][:limit]
+            sums = accumulate(each.size for each in mine)
+            found = [each for each, size in zip(mine, sums, strict=True) if size <= SMALL] or mine[:1]
+            self.leases.update({upload.id: Lease(holder, self.clock() + seconds) for upload in found})
+        return found
 
     def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
         with self.mutex:
@@ -132,6 +139,7 @@ class MemoryHost:
                 held = self.objects[proof.oid] = Held(proof.size, key, "stored", linked=False)
             self.links.add((upload.repo_id, proof.oid))
             self.uploads[upload_id] = replace(upload, state="done", key=held.key)
+            self.leases.pop(upload_id, None)
             return held.key
 
     def finish_all(self, arrivals: Sequence[Arrival]) -> Sequence[str | Exception]:
@@ -148,6 +156,7 @@ class MemoryHost:
             upload = self.uploads[upload_id]
             if upload.state != "done":
                 self.uploads[upload_id] = replace(upload, state="failed", reason=reason)
+                self.leases.pop(upload_id, None)
 
     def _opened(self, repo_id: int, actor_id: int, opening: Opening) -> Upload:
         oid, size = opening.wanted.oid, opening.wanted.size

@@ -6,7 +6,7 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -281,9 +281,11 @@ def test_what_a_dead_process_held_is_taken_on_when_its_lease_lapses(running: Cal
     class Watched(MemoryHost):
         asked = 0
 
-        def arrived(self, holder: str, seconds: float, limit: int) -> Sequence[Upload]:
+        def arrived(
+            self, holder: str, seconds: float, limit: int, *, largest: int | None = None, besides: Collection[int] = ()
+        ) -> Sequence[Upload]:
             self.asked += 1
-            return super().arrived(holder, seconds, limit)
+            return super().arrived(holder, seconds, limit, largest=largest, besides=besides)
 
     moved = [0.0]
     host, store = Watched(clock=lambda: moved[0]), MemoryStore()

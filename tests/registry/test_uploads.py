@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.sql.compiler import SQLCompiler
 
-from lfs.host import Opening, UploadMode, Wanted
+from lfs.host import SMALL, Opening, Upload, UploadMode, Wanted
 from registry.db import Database, lock_repo
 from registry.errors import ObjectAbsent, RepoAbsent
+from registry.proving import next_account
 from registry.tables.objects import lfs_uploads
 from registry.tables.repos import repos
 from registry.uploads import Standing, lasting
@@ -50,6 +52,14 @@ def linked(database: Database, clock: Clock) -> Linked:
     people.add_repo(database, "ann", "one")
     people.add_repo(database, "ann", "two")
     return Linked(database, clock=clock)
+
+
+def _arrived(linked: Linked, actor_id: int, oid: str = OID, size: int = 7) -> Upload:
+    """Let an upload of an account arrive, after all before it."""
+    threading.Event().wait(0.002)
+    upload = linked.uploads.begin(1, actor_id, [Opening(Wanted(oid, size), "proxy")])[oid]
+    linked.uploads.arrive(upload.id, "key")
+    return upload
 
 
 def _delete(database: Database, repo_id: int) -> None:
@@ -167,11 +177,7 @@ def test_a_failed_upload_says_why(linked: Linked) -> None:
 
 
 def test_arrived_uploads_are_leased_oldest_first_and_to_one_at_a_time(linked: Linked, clock: Clock) -> None:
-    uploads = []
-    for oid in (OID, OTHER, "c" * 64):
-        uploads.append(linked.begin(1, oid, 7).id)
-        linked.uploads.arrive(uploads[-1], "key")
-        clock.pass_(seconds=1)
+    uploads = [_arrived(linked, 1, oid).id for oid in (OID, OTHER, "c" * 64)]
     assert [each.id for each in linked.uploads.arrived(ANN, 60, 2)] == uploads[:2]
     assert [each.id for each in linked.uploads.arrived(BOB, 60, 2)] == uploads[2:]
     assert linked.uploads.arrived(BOB, 60, 2) == []
@@ -181,6 +187,44 @@ def test_arrived_uploads_are_leased_oldest_first_and_to_one_at_a_time(linked: Li
     assert [each.id for each in linked.uploads.arrived(BOB, 60, 2)] == uploads[:1]
     clock.pass_(seconds=61)
     assert [each.id for each in linked.uploads.arrived(BOB, 60, 5)] == uploads
+
+
+def test_of_several_accounts_the_one_that_waits_longest_is_first(linked: Linked) -> None:
+    first, second, third = _arrived(linked, 3), _arrived(linked, 1), _arrived(linked, 3)
+    nobodys = _arrived(linked, 0)
+    assert linked.uploads.arrived(ANN, 60, 5, besides=[0, 1, 3]) == []
+    assert [each.id for each in linked.uploads.arrived(ANN, 60, 1)] == [first.id]
+    assert [each.id for each in linked.uploads.arrived(ANN, 60, 5, besides=[1, 2])] == [third.id]
+    assert [each.id for each in linked.uploads.arrived(ANN, 60, 5)] == [second.id]
+    assert [each.id for each in linked.uploads.arrived(ANN, 60, 5)] == [nobodys.id]
+
+
+def test_only_small_uploads_are_leased_together(linked: Linked) -> None:
+    sizes = (1, SMALL - 2, 1, 1, SMALL + 1, 5)
+    uploads = [_arrived(linked, 1, f"{number:064x}", size).id for number, size in enumerate(sizes)]
+    found = [[each.id for each in linked.uploads.arrived(ANN, 60, 5)] for _ in range(5)]
+    assert found == [uploads[:3], uploads[3:4], uploads[4:5], uploads[5:], []]
+
+
+def test_who_proves_small_uploads_passes_over_the_larger_ones(linked: Linked) -> None:
+    large, small, others = _arrived(linked, 1, OID, SMALL + 1), _arrived(linked, 1, OTHER), _arrived(linked, 2)
+    found = [[each.id for each in linked.uploads.arrived(ANN, 60, 5, largest=SMALL)] for _ in range(3)]
+    assert found == [[small.id], [others.id], []]
+    assert [each.id for each in linked.uploads.arrived(ANN, 60, 5)] == [large.id]
+
+
+def test_what_is_proven_next_is_found_by_leaps(sqlite_database: Database) -> None:
+    """Sorting what waits cost 150 ms for each of 100,000 small files of one upload."""
+    asked = next_account().params(moment=people.START, largest=7, besides=[-1])
+    compiled = asked.compile(sqlite_database.engine)
+    assert isinstance(compiled, SQLCompiler)
+    said = compiled.construct_expanded_state()
+    with sqlite_database.read() as connection:
+        values = tuple(map(str, said.positional_parameters))
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said.statement}", values).all()
+    searched = [row.detail for row in rows if "rows" in row.detail or "lfs_uploads" in row.detail]
+    assert len(searched) >= 3
+    assert all("SEARCH" in detail and "INDEX ix_lfs_uploads_actor_id_id (actor_id" in detail for detail in searched)
 
 
 def test_a_lease_is_prolonged_by_its_holder_and_taken_when_it_ended(linked: Linked, clock: Clock) -> None:
