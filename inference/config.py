@@ -67,7 +67,7 @@ class Config:
     idle_seconds: float = 300.0
     """Unload a model that nobody has used for this long; 0 keeps it until memory is needed."""
     shared_store: Path | None = None
-    """The `objects` folder of a registry on the same disk: weights are hard links to it, not downloads."""
+    """The `objects` folder of a registry on the same disk: weights that lie there whole are linked, not downloaded."""
     dtype: str = "auto"
     """`auto`, `float32`, `bfloat16` or `float16`."""
     quantize: str = "none"

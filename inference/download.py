@@ -2,6 +2,9 @@
 
 A token goes to the registry alone: httpx drops it when a redirect leaves for the bucket. The environment's proxies are
 not used, and nothing but the registry and what it redirects to is ever asked.
+
+Files that are kept by their chunks come whole as well, put together by the registry: hf_xet does not prove what it
+fetches, and here every byte is hashed on its way to the disk.
 """
 
 from __future__ import annotations

@@ -34,7 +34,6 @@ def upload(house: House, repo: str, folder: Path, *, visibility: str = "public")
         "HOME": str(folder.parent),
         "HF_ENDPOINT": house.url,
         "HF_TOKEN": house.token,
-        "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
     done = subprocess.run(
