@@ -31,6 +31,7 @@ from registry.tables.identity import namespaces
 from registry.tables.objects import lfs_links, lfs_uploads
 from registry.tables.repos import repos
 from registry.tables.xet import xet_links
+from registry.xet_arrivals import count_again
 
 _MIB = 1 << 20
 _SHORTEST, _LONGEST = timedelta(days=1), timedelta(days=7)
@@ -171,7 +172,7 @@ class Uploads:
             closed = failed.values(state="failed", reason=reason, lease="", lease_until=None)
             row = connection.execute(closed.returning(*COLUMNS)).first()
             if row is not None and row.mode == "xet":
-                _refute(connection, row)
+                _refute(connection, row, self._clock())
 
     def standing(self, repo_id: int, oids: Collection[str]) -> dict[str, Standing]:
         """Say of objects that are not linked here what their uploads tell; one without any is left out."""
@@ -249,11 +250,13 @@ def lasting(size: int, mode: str) -> timedelta:
     return max(_SHORTEST, min(_LONGEST, timedelta(seconds=min(size // _MIB, 10**6))))
 
 
-def _refute(connection: Connection, upload: Any) -> None:
-    """Close a file to Xet readers, too, if it was not proven before."""
-    link = sa.and_(xet_links.c.repo_id == upload.repo_id, xet_links.c.file == parse(upload.key.removeprefix(FILES)))
+def _refute(connection: Connection, upload: Any, moment: datetime) -> None:
+    """Close a file to Xet readers, too, if it was not proven before; what it is made of counts again."""
+    file = parse(upload.key.removeprefix(FILES))
+    link = sa.and_(xet_links.c.repo_id == upload.repo_id, xet_links.c.file == file)
     link = sa.and_(link, xet_links.c.sha256 == upload.oid, xet_links.c.state == "declared")
-    connection.execute(sa.update(xet_links).where(link).values(state="refuted"))
+    if connection.execute(sa.update(xet_links).where(link).values(state="refuted")).rowcount:
+        count_again(connection, upload.repo_id, file, moment)
 
 
 def _lock_alive(connection: Connection, repo_id: int) -> int:

@@ -3,9 +3,11 @@
     grant   its length, until it expires; who asks again for the same xorb is counted again
     xorb    its own bytes instead, for two days; none if a file of the namespace needs the xorb already
     shard   what its files need counts no more: from the same transaction on, they count themselves
+    lie     the xorbs of a file that hashes to something else count again
 
-A row that has expired counts no more. What the server sends to itself, by leave in nobody's name, counts as the object
-that it is, and is not noted here. Rows are noted where there is no quota, too: there may be one tomorrow.
+A file without a SHA-256 becomes no object and counts nothing: its xorbs count as if it were not there. A row that has
+expired counts no more. What the server sends to itself, by leave in nobody's name, counts as the object that it is, and
+is not noted here. Rows are noted where there is no quota, too: there may be one tomorrow.
 
 Locks are taken in the order repos, namespaces, arrivals by rising hash, and then as in `registry/xet_filing`.
 """
@@ -26,7 +28,7 @@ from registry.errors import RepoAbsent
 from registry.links import parts_of
 from registry.quota import Quotas, Usage
 from registry.tables.repos import repos
-from registry.tables.xet import xet_arrivals, xet_file_xorbs, xet_links
+from registry.tables.xet import xet_arrivals, xet_file_xorbs, xet_links, xet_xorbs
 
 KEPT = timedelta(hours=48)
 """How long a xorb counts that no file names: an upload has its shard within hours of its xorbs, or was given up."""
@@ -43,13 +45,24 @@ _MINE = sa.and_(
 )
 _NOTED = sa.select(xet_arrivals.c.hash, xet_arrivals.c.size, xet_arrivals.c.expires_at).where(_MINE)
 _LOCKED = _NOTED.order_by(xet_arrivals.c.hash).with_for_update()
-_NEEDED = (
+_MADE_OF = xet_file_xorbs.alias()
+# A file that counts itself, or will.
+_FILED = (
     sa.select(xet_links.c.repo_id)
     .join(xet_file_xorbs, xet_file_xorbs.c.file == xet_links.c.file)
     .join(repos, repos.c.id == xet_links.c.repo_id)
-    .where(xet_file_xorbs.c.xorb == sa.bindparam("xorb"), repos.c.namespace_id == _NAMESPACE)
-    .where(repos.c.deleted_at.is_(None))
-    .limit(1)
+    .where(xet_links.c.sha256 != "", xet_links.c.state != "refuted")
+    .where(repos.c.namespace_id == _NAMESPACE, repos.c.deleted_at.is_(None))
+)
+_NEEDED = _FILED.where(xet_file_xorbs.c.xorb == sa.bindparam("xorb")).limit(1)
+# In the order of hashes, as every row here is locked.
+_OF_FILE = (
+    sa.select(
+        _NAMESPACE, xet_xorbs.c.hash, xet_xorbs.c.size, sa.bindparam("until", type_=xet_arrivals.c.expires_at.type)
+    )
+    .select_from(_MADE_OF.join(xet_xorbs, xet_xorbs.c.hash == _MADE_OF.c.xorb))
+    .where(_MADE_OF.c.file == sa.bindparam("file"), ~_FILED.where(xet_file_xorbs.c.xorb == _MADE_OF.c.xorb).exists())
+    .order_by(xet_xorbs.c.hash)
 )
 
 
@@ -114,6 +127,13 @@ class XetArrivals:
             raise RepoAbsent("The repository is gone.")
         namespace_id: int = homes[0].namespace_id
         return namespace_id, self._quotas.held(connection, namespace_id)
+
+
+def count_again(connection: Connection, repo_id: int, file: bytes, moment: datetime) -> None:
+    """Count what a refuted file of a repo is made of and no other file needs. The caller holds the lock of the repo."""
+    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(xet_arrivals)
+    again = insert.from_select(xet_arrivals.c.keys(), _OF_FILE).on_conflict_do_nothing()
+    connection.execute(again, {"repo": repo_id, "file": file, "until": moment + KEPT})
 
 
 def _note(

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -54,6 +53,9 @@ _LOCKED = (
     .order_by(xet_files.c.hash)
     .with_for_update(key_share=True)
 )
+_TERMS = sa.select(xet_files.c.hash, xet_files.c.terms).where(
+    xet_files.c.hash.in_(sa.bindparam("hashes", expanding=True))
+)
 _KNOWN = sa.select(xet_files.c.hash).where(xet_files.c.hash.in_(sa.bindparam("hashes", expanding=True)))
 
 
@@ -82,40 +84,40 @@ class XetFiling:
         name the `shard`. With `showing` the domain may name their xorbs from now on; else it has to before.
         Raises: RepoAbsent, QuotaExceeded, ObjectAbsent (a xorb is not live in this domain any more; names them).
         """
+        changed, counting = False, self._counting(filings)
         if len(filings) > TOGETHER:
-            self._judge(leave, filings)
-        changed, named = False, _Named.by(filings)
+            self._judge(leave, filings, counting)
+        named = _xorbs(filing.file for filing in filings)
         for at in range(0, max(1, len(filings)), TOGETHER):
             group = filings[at : at + TOGETHER]
             if at and self._db.sqlite:
                 self._sleep(PAUSE)
             with self._db.write() as connection:
                 run = _Transaction(connection, self._rooms, self._clock(), leave, group, shard, showing=showing)
-                changed |= run.run(named if at == 0 else _Named.by(group))
+                # The first answers for all that the shard names.
+                changed |= run.run(named, counting) if at == 0 else run.run(_xorbs(one.file for one in group), ())
         return changed
 
-    def _judge(self, leave: Leave, filings: Sequence[Filing]) -> None:
+    def _counting(self, filings: Sequence[Filing]) -> set[bytes]:
+        """Return the xorbs in whose place the files will count.
+
+        One without a SHA-256 counts nothing, and one that is here by other terms is not made of those that are named.
+        """
+        files = {filing.file.hash: filing.file for filing in filings if filing.sha256}
+        terms = {
+            bytes(row.hash): bytes(row.terms)
+            for part in parts_of(files)
+            for row in self._rooms.terms.every({"hashes": part})
+        }
+        return _xorbs(file for hash, file in files.items() if terms.get(hash, file.terms) == file.terms)
+
+    def _judge(self, leave: Leave, filings: Sequence[Filing], counting: Collection[bytes]) -> None:
         """Look whether the whole of a shard has room; each group is judged again. Raises: QuotaExceeded."""
         usage = self._rooms.quotas.look(leave.repo_id)
         if usage is not None:
             with self._db.read() as connection:
                 opening = self._rooms.links.look(connection, leave, filings, self._clock())
-            opening.check(usage.without(self._rooms.arrivals.counted(leave, _Named.by(filings).counting)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """The xorbs that files of a shard name."""
-
-    xorbs: frozenset[bytes]
-    counting: frozenset[bytes]
-    """Those of files that count themselves; one without a SHA-256 becomes no object, and counts nothing."""
-
-    @classmethod
-    def by(cls, filings: Sequence[Filing]) -> _Named:
-        counting = _xorbs(filing.file for filing in filings if filing.sha256)
-        others = _xorbs(filing.file for filing in filings if not filing.sha256)
-        return cls(frozenset(counting | others), frozenset(counting))
+            opening.check(usage.without(self._rooms.arrivals.counted(leave, counting)))
 
 
 class _Rooms:
@@ -129,6 +131,7 @@ class _Rooms:
         self.home = database.prepare(_HOME)
         self.locked = database.prepare(_LOCKED)
         self.known = database.prepare(_KNOWN)
+        self.terms = database.prepare(_TERMS)
         self.new_files = database.prepare_insert(xet_files, unless_there=True)
         self.new_needs = database.prepare_insert(xet_file_xorbs, unless_there=True)
 
@@ -158,17 +161,17 @@ class _Transaction:
         self._files = {filing.file.hash: filing.file for filing in filings}
         self._marks = {chunk: (filing.file.hash, xorb) for filing in filings for chunk, xorb in filing.marks}
 
-    def run(self, named: _Named) -> bool:
-        """File them, if all that is `named` is here; what of it is counted as brought counts no more."""
+    def run(self, named: Collection[bytes], counting: Collection[bytes]) -> bool:
+        """File them, if the xorbs that are `named` are here; those in whose place files count, count no more."""
         homes = self._rooms.home.within(self._connection, {"repo": self._leave.repo_id})
         if not homes:
             raise RepoAbsent("The repository is gone.")
         opening = self._rooms.links.look(self._connection, self._leave, self._filings, self._moment)
         usage = self._rooms.quotas.held(self._connection, homes[0].namespace_id)
-        released = self._rooms.arrivals.release(self._connection, self._leave, named.counting)
+        released = self._rooms.arrivals.release(self._connection, self._leave, counting)
         if usage is not None:
             opening.check(usage.without(released))
-        stored = self._store(named.xorbs)
+        stored = self._store(named)
         opened = self._rooms.links.open(self._connection, opening)
         self._mark()
         return stored or opened

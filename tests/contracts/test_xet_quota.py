@@ -9,7 +9,7 @@ import pytest
 from lfs.errors import ObjectAbsent, QuotaExceeded, RepoAbsent
 from lfs.xet.index import Filing, Granted
 from tests.contracts.xet_grounds import FAR, MINE, TWIN, Ground
-from tests.contracts.xet_samples import DAY, SHARD, at_once, file, filing, keep, leave, raw, xorb
+from tests.contracts.xet_samples import DAY, SHARD, at_once, file, filing, keep, leave, oid, raw, xorb
 
 
 def granted(ground: Ground, name: str, id: int, length: int = 1001, repo: int = MINE) -> Granted:
@@ -135,3 +135,29 @@ def test_no_race_brings_more_than_fits(ground: Ground, way: str) -> None:
 
     assert sum(at_once(20, act)) == 5
     assert ground.brought() == 5 * 1005
+
+
+def test_xorbs_of_a_file_that_lies_count_again(ground: Ground) -> None:
+    keep(ground, "x", "y")
+    ground.index.file(leave(ground), [filing("f", "x", "y"), filing("g", "y")], SHARD)
+    assert ground.brought() == 0
+    ground.settle(MINE, raw("f"), oid("f"), "It hashes to something else.")
+    # The other file needs its xorb, and counts itself.
+    assert ground.brought() == 1001
+    assert ground.index.file(leave(ground), [filing("f", "x", "y")], SHARD)
+    assert ground.brought() == 0
+
+
+def test_xorbs_of_a_file_that_is_here_by_others_count_on(ground: Ground) -> None:
+    keep(ground, "x")
+    ground.index.file(leave(ground), [filing("f", "x")], SHARD)
+    keep(ground, "y")
+    assert not ground.index.file(leave(ground), [filing("f", "y")], SHARD)
+    assert ground.brought() == 1001
+
+
+def test_xorbs_of_no_object_count_in_the_other_domain_too(ground: Ground) -> None:
+    keep(ground, "x")
+    ground.index.file(leave(ground), [Filing(file("f", "x"), "")], SHARD)
+    keep(ground, "x", repo=FAR)
+    assert ground.brought() == 1001

@@ -117,6 +117,8 @@ class MemoryGround:
 
     def settle(self, repo: int, file: bytes, sha256: str, reason: str = "") -> None:
         self.index.links[repo, file, sha256] = "refuted" if reason else "proven"
+        if reason:
+            self.index.count_again(file)
 
     def delete_repo(self, repo: int) -> None:
         del self.index.repos[repo]

@@ -128,7 +128,8 @@ class MemoryIndex:
                 oids = [text(hash) for hash in gone]
                 raise ObjectAbsent(f"{len(gone)} xorbs are not here any more; upload the files again.", oids=oids)
             news = [self._is_new(leave.repo_id, filing) for filing in filings]
-            counting = {part.xorb for filing in filings if filing.sha256 for part in filing.file.parts()}
+            own = [one.file for one in filings if one.sha256 and self.files.get(one.file.hash, one.file) == one.file]
+            counting = {part.xorb for file in own for part in file.parts()}
             more = {one.sha256: one.file.size for one, new in zip(filings, news, strict=True) if new and one.sha256}
             self._fit(sum(more.values()), released=sum(map(self._counted, counting)))
             for hash in counting:
@@ -167,6 +168,12 @@ class MemoryIndex:
             if kept is not None and kept.xorb.key == key:
                 kept.state = "quarantined"
 
+    def count_again(self, file: bytes) -> None:
+        """Count what a refuted file is made of and no other one needs."""
+        for hash in {part.xorb for part in self.files[file].parts()}:
+            if not self._needed(hash):
+                self.arrivals.setdefault(hash, (self.xorbs[hash].xorb.size, self.clock() + KEPT))
+
     def reserved(self) -> int:
         """Return the bytes that count and no file names yet."""
         return sum(map(self._counted, self.arrivals))
@@ -180,7 +187,8 @@ class MemoryIndex:
             raise RepoAbsent("The repository is gone.")
 
     def _needed(self, hash: bytes) -> bool:
-        return any(part.xorb == hash for _, file, _ in self.links for part in self.files[file].parts())
+        counting = [file for (_, file, sha256), state in self.links.items() if sha256 and state != "refuted"]
+        return any(part.xorb == hash for file in counting for part in self.files[file].parts())
 
     def _counted(self, hash: bytes) -> int:
         size, until = self.arrivals.get(hash, (0, 0.0))
