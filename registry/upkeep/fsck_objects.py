@@ -17,6 +17,7 @@ from registry.tables.repos import repos
 from registry.upkeep.faults import BadLink, BadObject, Found, WrongSum
 from registry.upkeep.findings import Finding
 from registry.upkeep.paging import paged
+from registry.xet_holes import HOLED, holed_among
 
 _OBJECTS = sa.select(lfs_objects.c.oid, lfs_objects.c.size, lfs_objects.c.key, lfs_objects.c.state)
 _LINKED = sa.select(lfs_links.c.oid).where(lfs_links.c.oid == sa.bindparam("oid")).limit(1)
@@ -64,7 +65,7 @@ class ObjectCheck:
         """
         for row in paged(self._db, _OBJECTS, lfs_objects.c.oid):
             fault = BadObject(row.oid, row.size, row.key, row.state)
-            if row.state == "damaged":
+            if row.state == "damaged" or self._is_holed(row.key):
                 if self._is_linked(row.oid):
                     text = "is known to be damaged; push it again to heal it"
                     yield Found(Finding("objects", "LFS object", row.oid, text), fault)
@@ -95,6 +96,10 @@ class ObjectCheck:
                 if kept != true:
                     text = f"counts {kept} bytes of {noun}, and holds {true}"
                     yield Found(Finding("sums", "repo", str(row.id), text), WrongSum(row.id))
+
+    def _is_holed(self, key: str) -> bool:
+        with self._db.look() as connection:
+            return bool(holed_among([key], lambda files: connection.execute(HOLED, files)))
 
     def _is_linked(self, oid: str) -> bool:
         with self._db.look() as connection:

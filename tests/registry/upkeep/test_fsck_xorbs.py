@@ -178,6 +178,14 @@ def test_a_push_heals_an_object_whose_chunks_are_bad(house: XetCollected, made: 
     assert lines(broken(house).found()) == [("xorbs", "xorb")]
 
 
+def test_the_objects_of_a_bad_xorb_are_told_without_reading_a_byte(house: XetCollected, made: Whole) -> None:
+    house.index.quarantine(ONE.hash, served(house).key)
+    found = broken(house).found(read_data=False)
+    assert lines(found) == [("xorbs", "xorb"), ("objects", "LFS object")]
+    assert found[1].finding.subject == made.oid
+    assert "known to be damaged" in found[1].finding.text
+
+
 def test_bytes_that_are_right_after_all_live_again(house: XetCollected, made: Whole) -> None:
     house.index.quarantine(ONE.hash, served(house).key)
     assert seen(house, made) == "damaged"
