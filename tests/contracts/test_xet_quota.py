@@ -161,3 +161,28 @@ def test_xorbs_of_no_object_count_in_the_other_domain_too(ground: Ground) -> Non
     ground.index.file(leave(ground), [Filing(file("f", "x"), "")], SHARD)
     keep(ground, "x", repo=FAR)
     assert ground.brought() == 1001
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 40])
+def test_those_who_bring_and_those_who_file_wait_for_nobody_in_a_ring(ground: Ground, limit: int) -> None:
+    names = [f"x{number}" for number in range(6)]
+    keep(ground, *names)
+    if limit:
+        ground.limit(limit)
+
+    def act(number: int) -> None:
+        repo = (MINE, TWIN, FAR)[number % 3]
+        order = names if number % 2 else names[::-1]
+        if number < 6:
+            keep(ground, *order, repo=repo)
+            for name in order:
+                ground.index.grant(
+                    leave(ground, repo), granted(ground, name, 10 * number + names.index(name), repo=repo)
+                )
+        else:
+            keep(ground, *order, repo=repo)
+            shard = [filing(f"file {number % 4} of {name}", name, marks=(name,)) for name in order]
+            ground.index.file(leave(ground, repo), shard, SHARD)
+
+    at_once(12, act)
+    assert {ground.state(raw(name)) for name in names} == {"live"}
