@@ -102,16 +102,20 @@ def build(config: Config, *, draining: threading.Event | None = None) -> Starlet
     origins = Origins(config.public_url, config.trusted_proxies)
     shelves = Shelves(config)
 
-    def greet(token: str, actor: Actor) -> None:
-        if actor.user_id is not None:
-            limits.know(fingerprint(token), actor.user_id)
+    def greet(token: str, user_id: int) -> None:
+        limits.know(fingerprint(token), user_id)
 
-    access = DoorAccess(shelves.database, anonymous_read=config.anonymous_read, greet=greet)
+    def greet_actor(token: str, actor: Actor) -> None:
+        if actor.user_id is not None:
+            greet(token, actor.user_id)
+
+    access = DoorAccess(shelves.database, anonymous_read=config.anonymous_read, greet=greet_actor)
     pools = Pools(config, shelves.store)
     desk = Desk(config, shelves, pools, access)
     lfs_host = _lfs_host(config, shelves, access, origins)
     beside = Beside(config, shelves, desk, lfs_host, meter)
-    xet = XetHouse(config, shelves, pools.transfer, told=beside.prover.tell) if config.xet else None
+    told = beside.prover.tell
+    xet = XetHouse(config, shelves, pools.transfer, told=told, greet=greet) if config.xet else None
     cas = None if xet is None else xet.cas
     routes = [
         *_ops(shelves, meter, beside, draining or threading.Event()).routes(),
@@ -152,7 +156,13 @@ def _asked_less(route: Route) -> bool:
 
 def _limits(config: Config) -> Limits:
     return Limits(
-        {"api": config.limit_api, "resolve": config.limit_resolve, "git": config.limit_git, "lfs": config.limit_lfs}
+        {
+            "api": config.limit_api,
+            "resolve": config.limit_resolve,
+            "git": config.limit_git,
+            "lfs": config.limit_lfs,
+            "xet": config.limit_xet,
+        }
     )
 
 

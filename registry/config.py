@@ -128,6 +128,8 @@ class Config:
     """The same for git."""
     limit_lfs: int = 3_000
     """The same for Git LFS."""
+    limit_xet: int = 100_000
+    """The same for Xet, where every small file is a request; those that carry bytes do not count."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:

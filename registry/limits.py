@@ -1,8 +1,8 @@
 """Rate buckets: how many requests one user or one address may send in a window, kept in this process's memory.
 
-A bucket is `api`, `resolve`, `git` or `lfs`. A request with a token that this process has seen to be good counts for
-its user, who gets ten times as many; every other one counts for its address, so that guessing tokens is limited too.
-Each process counts for itself: with several workers the limits are per worker.
+A bucket is `api`, `resolve`, `git`, `lfs` or `xet`. A request with a token that this process has seen to be good, or
+has given, counts for its user, who gets ten times as many; every other one counts for its address, so that guessing
+tokens is limited too. Each process counts for itself: with several workers the limits are per worker.
 """
 
 from __future__ import annotations

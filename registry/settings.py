@@ -197,4 +197,5 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "LIMIT_RESOLVE": _whole(0, 1_000_000_000),
     "LIMIT_GIT": _whole(0, 1_000_000_000),
     "LIMIT_LFS": _whole(0, 1_000_000_000),
+    "LIMIT_XET": _whole(0, 1_000_000_000),
 }

@@ -16,7 +16,7 @@ from lfs.xet.taking import Taking
 from lfs.xet.tokens import XetTokens
 from registry.config import Config
 from registry.desk import Shelves
-from registry.routes.cas import Cas
+from registry.routes.cas import Cas, Greet
 from registry.routes.context import origin
 
 PROOF_MEMORY = 512 << 20
@@ -24,19 +24,22 @@ PROOF_MEMORY = 512 << 20
 
 
 class XetHouse:
-    """Takes chunks in for one process; `told` hears of files that wait for their proof.
+    """Takes chunks in for one process; `told` hears of files that wait for their proof, `greet` of good tokens.
 
     Files that came by Xet are read through `Shelves.store`, also where there is no such house.
     """
 
-    def __init__(self, config: Config, shelves: Shelves, transfer: Transfer, *, told: Callable[[], None]) -> None:
+    def __init__(
+        self, config: Config, shelves: Shelves, transfer: Transfer, *, told: Callable[[], None], greet: Greet
+    ) -> None:
         # Children of its own: the check of a push may take minutes, and a client waits for each of its xorbs.
         self._heavy = Heavy(workers=config.heavy, memory_bytes=PROOF_MEMORY, deadline=PROOF_SECONDS)
         # Swept with all else there when a process takes the slot over.
         folder = shelves.slot.quarantine / "xet"
         folder.mkdir(mode=0o700)
         tokens = XetTokens(config.secrets(), time.time)
-        self.cas = Cas(tokens=tokens, domains=shelves.xet.domains, advertised=shelves.xet.files.advertised)
+        advertised = shelves.xet.files.advertised
+        self.cas = Cas(tokens=tokens, domains=shelves.xet.domains, advertised=advertised, greet=greet)
         self._door = XetRoutes(
             index=shelves.xet,
             store=shelves.store,
@@ -55,6 +58,7 @@ class XetHouse:
             transfer=transfer,
             origin=origin,
             folder=folder,
+            greet=greet,
         )
 
     def routes(self) -> list[Route]:

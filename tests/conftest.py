@@ -19,7 +19,7 @@ settings.register_profile("weightroom", derandomize=True, deadline=None, suppres
 settings.load_profile("weightroom")
 
 # Tests are busier than any user; what the limits do has tests of its own.
-QUIET = {"LIMIT_API": "0", "LIMIT_RESOLVE": "0", "LIMIT_GIT": "0", "LIMIT_LFS": "0"}
+QUIET = {"LIMIT_API": "0", "LIMIT_RESOLVE": "0", "LIMIT_GIT": "0", "LIMIT_LFS": "0", "LIMIT_XET": "0"}
 # Files of tests are smaller than any user's.
 LITTLE = {"MULTIPART_THRESHOLD": "8MiB", "PART_SIZE": "5MiB"}
 

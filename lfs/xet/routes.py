@@ -66,7 +66,7 @@ class XetRoutes:
     """The Xet door of one index and one shelf.
 
     `origin` tells scheme and authority that the client of a request sees. Large shards wait in `folder`, and `places`
-    bounds how many there are at a time.
+    bounds how many there are at a time. `greet` hears of each token that turns out to be good, and whose it is.
     """
 
     def __init__(
@@ -82,10 +82,11 @@ class XetRoutes:
         origin: Callable[[Request], str],
         folder: Path | None = None,
         places: int = PLACES,
+        greet: Callable[[str, int], None] = lambda token, actor_id: None,
     ) -> None:
         self._index, self._store, self._taking, self._filing = index, store, taking, filing
         self._tables, self._tokens, self._transfer = tables, tokens, transfer
-        self._origin, self._folder = origin, folder
+        self._origin, self._folder, self._greet = origin, folder, greet
         self._filers, self._committers = CapacityLimiter(FILERS), CapacityLimiter(COMMITTERS)
         self._turns = Turns(places)
 
@@ -232,6 +233,8 @@ class XetRoutes:
         if not _NUMBER.fullmatch(request.path_params["generation"]):
             raise ObjectAbsent("The generation in this address is no number; use the address that came with the token.")
         self._index.enter(leave, int(request.path_params["generation"]))
+        if leave.actor_id:
+            self._greet(token.strip(), leave.actor_id)
         return leave
 
     def _linked(self, request: Request) -> File:

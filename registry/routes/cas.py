@@ -22,6 +22,9 @@ from registry.names import API_NOUN
 from registry.xet_domains import Domain, XetDomains
 
 FILE_INFO = "application/vnd.xet-fileinfo+json"
+Greet = Callable[[str, int], None]
+"""Hears of a good token, and of the user whose it is."""
+
 _PREFIXED = ("datasets/", "spaces/")
 
 
@@ -67,7 +70,10 @@ class Advert:
 
 
 class Cas:
-    """Tells the way to the CAS; `advertised(repo_id, oids)` names the files that can be had by their chunks now."""
+    """Tells the way to the CAS; `advertised(repo_id, oids)` names the files that can be had by their chunks now.
+
+    `greet` hears of each token that is given to a user, and whose it is.
+    """
 
     def __init__(
         self,
@@ -75,10 +81,12 @@ class Cas:
         tokens: XetTokens,
         domains: XetDomains,
         advertised: Callable[[int, Collection[str]], Mapping[str, bytes]],
+        greet: Greet = lambda token, actor_id: None,
     ) -> None:
         self._tokens = tokens
         self._domains = domains
         self._advertised = advertised
+        self._greet = greet
 
     def connect(self, site: str, visit: Visit, scope: Scope) -> Connection:
         """Give whoever came to a repo leave for its chunks; `site` is our origin."""
@@ -112,7 +120,10 @@ class Cas:
         return {oid: hashes.text(raw) for oid, raw in self._advertised(repo_id, oids).items()}
 
     def _connection(self, site: str, domain: Domain, leave: Leave) -> Connection:
-        return Connection(_address(site, domain), self._tokens.issue(leave), leave.expires)
+        token = self._tokens.issue(leave)
+        if leave.actor_id:
+            self._greet(token, leave.actor_id)
+        return Connection(_address(site, domain), token, leave.expires)
 
 
 def _address(site: str, domain: Domain) -> str:

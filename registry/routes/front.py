@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.errors import BadPath, BadToken, RateLimited, RegistryError
+from registry.errors import BadPath, BadToken, ObjectAbsent, RateLimited, RegistryError
 from registry.limits import Limits, Reading
 from registry.routes.auth import fingerprint, token_of
 from registry.routes.meter import Meter, Seen
@@ -34,6 +34,9 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5
 _GIT = ("/info/refs", "/git-upload-pack", "/git-receive-pack")
 # Objects themselves are left out: the clients that send parts of them do not come back after a 429.
 _LFS = re.compile(r"/info/lfs/(objects/batch|verify|locks.*)\Z")
+# What brings or fetches the bytes themselves is bounded where it is taken: by slots, places and signatures.
+_XET_BYTES = re.compile(r"POST /xet/[^/]+/g[^/]+/(v[0-9]/)?(xorb|shard)s?(/.*)?|[A-Z]+ /xet/blob/.*", re.DOTALL)
+_XET_CHUNK = re.compile(r"/xet/[^/]+/g[^/]+/(v[0-9]/)?chunks?/")
 _QUIET = frozenset({"/health", "/ready", "/metrics"})
 # An answer that already says otherwise keeps its own word.
 _SAFE = (
@@ -137,7 +140,7 @@ class Front:
         state["client"] = self._origins.client(headers, peer)
         _settle(scope, state["origin"])
         self._descend(scope, headers, peer)
-        reading = self._reading(scope["path"], headers, state["client"])
+        reading = self._reading(scope, headers, state["client"])
         answer = _Answer(send, state["request_id"], reading)
         began = self._ticks()
         self._meter.begin()
@@ -157,7 +160,7 @@ class Front:
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, reading: Reading | None) -> None:
         refusal: Response | None = None
         if reading is not None and reading.refused:
-            refusal = _refused(_too_many(reading), scope)
+            refusal = _refused(_too_many(reading, scope["path"]), scope)
         elif _odd(scope):
             refusal = _refused(BadPath("The path has empty, dotted or control-character parts."), scope)
         try:
@@ -173,8 +176,8 @@ class Front:
             text = f"The server failed; its log has more under request id {scope['state']['request_id']}.\n"
             await PlainTextResponse(text, 500)(scope, receive, answer)
 
-    def _reading(self, path: str, headers: Headers, client: str) -> Reading | None:
-        bucket = bucket_of(path)
+    def _reading(self, scope: Scope, headers: Headers, client: str) -> Reading | None:
+        bucket = bucket_of(scope["path"], scope["method"])
         if bucket is None:
             return None
         try:
@@ -248,7 +251,9 @@ class _Answer:
             added.append((b"x-request-id", self._id.encode()))
         if self._reading is not None:
             found = [(name.encode(), text.encode()) for name, text in self._reading.headers()]
-            added += [(name, text) for name, text in found if name not in names]
+            # A chunk that is not looked for is 404, and not to be asked for again.
+            again = self.status == 429
+            added += [(name, text) for name, text in found if name not in names and (again or name != b"retry-after")]
         return added
 
 
@@ -261,13 +266,15 @@ def _settle(scope: Scope, origin: str) -> None:
     scope["headers"] = [(b"host", host.encode()), *others]
 
 
-_DIALECTS: Mapping[str, Dialect] = {"api": "hub", "resolve": "hub", "lfs": "lfs", "git": "git"}
+_DIALECTS: Mapping[str, Dialect] = {"api": "hub", "resolve": "hub", "xet": "hub", "lfs": "lfs", "git": "git"}
 
 
-def bucket_of(path: str) -> str | None:
-    """Say which rate bucket a path counts in; None for what is never limited."""
+def bucket_of(path: str, method: str = "GET") -> str | None:
+    """Say which rate bucket a request counts in; None for what is never limited."""
     if path.startswith("/api/"):
         return "api"
+    if path.startswith("/xet/"):
+        return None if _XET_BYTES.fullmatch(f"{method} {path}") else "xet"
     if _LFS.search(path):
         return "lfs"
     if path.endswith(_GIT):
@@ -275,7 +282,10 @@ def bucket_of(path: str) -> str | None:
     return "resolve" if "/resolve/" in path else None
 
 
-def _too_many(reading: Reading) -> RateLimited:
+def _too_many(reading: Reading, path: str) -> RegistryError:
+    if _XET_CHUNK.match(path):
+        # Whoever asks for a chunk is uploading: told that it is not here they send it, told to wait they may give up.
+        return ObjectAbsent("There is no time to look for this chunk; send it.")
     text = (
         f"Too many requests: {reading.quota} in {reading.seconds} s are used up; come back then, "
         f"or raise WEIGHTROOM_LIMIT_{reading.bucket.upper()}."
@@ -285,7 +295,7 @@ def _too_many(reading: Reading) -> RateLimited:
 
 def _refused(error: RegistryError, scope: Scope) -> Response:
     """Refuse in the dialect of the door that the path would have led to."""
-    bucket = bucket_of(scope["path"])
+    bucket = bucket_of(scope["path"], scope["method"])
     dialect = "plain" if bucket is None else _DIALECTS[bucket]
     return Problems(dialect).render(error, Request(scope))
 

@@ -53,7 +53,7 @@ class Heard:
 
 @dataclass
 class Alone:
-    """A door, all that stands behind it, and what it heard.
+    """A door, all that stands behind it, what it heard, and whom it greeted.
 
     `hidden` routes are not there: what begins so below the domain is 404. `slots` bounds uploads, `places` shards.
     `before` is called with each request.
@@ -70,6 +70,7 @@ class Alone:
     places: int = 32
     before: Callable[[Scope], None] = lambda scope: None
     heard: list[Heard] = field(default_factory=list)
+    greeted: list[tuple[str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.build()
@@ -111,6 +112,7 @@ class Alone:
             origin=_origin,
             folder=self.folder,
             places=self.places,
+            greet=lambda token, actor_id: self.greeted.append((token, actor_id)),
         )
         shown = [route for route in door.routes() if not any(f"/{each}" in route.path for each in self.hidden)]
         return Starlette(routes=[Route(TOKEN, self._token), *shown])

@@ -75,6 +75,19 @@ def test_leave_to_read_writes_nothing_and_finds_nothing_out(alone: Alone) -> Non
         assert grant.status_code == 404
 
 
+def test_the_host_hears_whose_good_token_it_is(alone: Alone) -> None:
+    with alone.speaking(alone.token(actor=0)) as http:
+        http.head(f"{AT}/v1/files/{NAME}")
+    token = alone.token("read", actor=7)
+    with alone.speaking(token) as http:
+        http.head(f"{AT}/v1/files/{NAME}")
+        http.post(f"{AT}/v1/xorbs/default/{NAME}")
+        assert alone.greeted == [(token, 7)]
+        alone.index.refused_actors.add(7)
+        assert http.head(f"{AT}/v1/files/{NAME}").status_code == 401
+    assert alone.greeted == [(token, 7)]
+
+
 def test_a_refusal_says_why_in_a_sentence(http: httpx.Client) -> None:
     refused = http.post(f"{AT}/v1/shards", headers={"authorization": ""})
     assert refused.headers["www-authenticate"].startswith("Bearer")

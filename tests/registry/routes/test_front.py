@@ -245,3 +245,43 @@ def test_rooms_behind_see_the_origin_as_their_own() -> None:
 )
 def test_each_door_counts_in_its_bucket(path: str, bucket: str | None) -> None:
     assert bucket_of(path) == bucket
+
+
+AT = "/xet/0123/g4"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "bucket"),
+    [
+        ("GET", f"{AT}/v1/chunks/default/ab", "xet"),
+        ("POST", f"{AT}/v1/xorb-grants/default/ab", "xet"),
+        ("POST", f"{AT}/v1/xorb-commits/default/ab/grant/cd", "xet"),
+        ("HEAD", f"{AT}/v1/xorbs/default/ab", "xet"),
+        ("GET", f"{AT}/v2/reconstructions/ab", "xet"),
+        ("GET", f"{AT}/reconstruction/ab", "xet"),
+        ("POST", f"{AT}/v1/anything", "xet"),
+        ("GET", "/xet/blobs", "xet"),
+        ("POST", f"{AT}/v1/xorbs/default/ab", None),
+        ("POST", f"{AT}/v2/shards", None),
+        ("POST", f"{AT}/shard/default/ab", None),
+        ("POST", f"{AT}/xorb/default/ab", None),
+        ("GET", "/xet/blob/xet/xorbs/ab/cd", None),
+        ("GET", "/xet/blob/xet/xorbs/ab\ncd", None),
+    ],
+)
+def test_of_chunks_everything_counts_but_their_bytes(method: str, path: str, bucket: str | None) -> None:
+    assert bucket_of(path, method) == bucket
+
+
+def test_too_much_of_chunks_is_429_and_a_chunk_is_not_there() -> None:
+    limited = client(quotas={"xet": 1})
+    limited.get(f"{AT}/v2/reconstructions/ab")
+    refused = limited.get(f"{AT}/v2/reconstructions/ab")
+    assert (refused.status_code, list(refused.json())) == (429, ["error"])
+    assert 0 < int(refused.headers["retry-after"]) <= 300
+    assert "WEIGHTROOM_LIMIT_XET" in refused.json()["error"]
+    for path in (f"{AT}/v1/chunks/default/ab", f"{AT}/chunk/default/ab"):
+        absent = limited.get(path)
+        assert (absent.status_code, list(absent.json())) == (404, ["error"])
+        assert "retry-after" not in absent.headers
+        assert absent.headers["ratelimit"].startswith('"xet";r=0;')
