@@ -15,7 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from lfs.errors import Damaged, DigestMismatch, LfsError, Mismatch, Missing, QuotaExceeded, SizeMismatch
+from lfs.errors import Busy, Damaged, DigestMismatch, LfsError, Mismatch, Missing, QuotaExceeded, SizeMismatch
 from lfs.host import Arrival, Host, Proof, Upload
 from lfs.store import ObjectStore, Reader, Span, lfs_key, staging_key
 from lfs.uploads import discard, settle_all
@@ -30,6 +30,9 @@ COPIED = 32 << 20
 
 RETRY = 10.0
 """Seconds until an upload is tried again whose proof the store or the database did not let us finish."""
+
+TRIES = 3
+"""How often rows that are busy are asked to link what was proven; each may take the seconds that a database waits."""
 
 
 class ReadingBack:
@@ -115,10 +118,17 @@ class ReadingBack:
 
     def _hold(self, seconds: float) -> None:
         self._held = self._clock()
-        lost = {upload.id for upload in self._ours() if not self._host.hold(upload.id, self._holder, seconds)}
+        lost = {upload.id for upload in self._ours() if not self._keeps(upload, seconds)}
         for upload in [each for each in self._left if each.id in lost]:
             self._drop(upload)
         self._read = [each for each in self._read if each[0].id not in lost]
+
+    def _keeps(self, upload: Upload, seconds: float) -> bool:
+        """Prolong one lease; if the rows do not answer now it lasts for three more tries: much was read."""
+        try:
+            return self._host.hold(upload.id, self._holder, seconds)
+        except Busy:
+            return True
 
     def _insist(self, upload: Upload, seconds: float) -> None:
         """Prolong the leases. Raises: _Lost (this upload's is another's)."""
@@ -167,7 +177,7 @@ class ReadingBack:
             return
         ends: list[Exception | None]
         try:
-            ends = settle_all(self._host, self._store, [arrival for _, arrival in read])
+            ends = self._settled([arrival for _, arrival in read])
         except Exception as error:
             ends = [error] * len(read)
         for (upload, _), objection in zip(read, ends, strict=True):
@@ -175,6 +185,14 @@ class ReadingBack:
                 self._end(upload, objection)
             elif upload.mode == "staging":
                 discard(self._store, staging_key(upload.id))
+
+    def _settled(self, arrivals: Sequence[Arrival]) -> list[Exception | None]:
+        """Link what was proven, with some patience: otherwise all of it would have to be read again."""
+        for _ in range(TRIES):
+            ends = settle_all(self._host, self._store, arrivals)
+            if not any(isinstance(error, Busy) for error in ends):
+                break
+        return ends
 
     def _end(self, upload: Upload, error: Exception) -> None:
         """Refuse an upload that is known to be something else; what may pass has failed for now."""

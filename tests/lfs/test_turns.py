@@ -6,9 +6,11 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 
+from lfs.errors import Busy
 from lfs.host import Arrival, Opening, Upload, Wanted
 from lfs.proofs import Prover
 from lfs.reading_back import LEASE
@@ -55,14 +57,29 @@ class _Zeros(Reader):
         pass
 
 
+@dataclass(slots=True)
 class Counting(MemoryHost):
-    """Counts transactions."""
+    """Counts transactions; does not answer as often as it is told not to."""
 
-    finished = 0
+    finished: int = 0
+    busy: int = 0
+
+    def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
+        self._answer()
+        return MemoryHost.hold(self, upload_id, holder, seconds)
 
     def finish_all(self, arrivals: Sequence[Arrival]) -> Sequence[str | Exception]:
         self.finished += 1
-        return super().finish_all(arrivals)
+        try:
+            self._answer()
+        except Busy as error:
+            return [error] * len(arrivals)
+        return MemoryHost.finish_all(self, arrivals)
+
+    def _answer(self) -> None:
+        self.busy -= 1
+        if self.busy >= 0:
+            raise Busy("The database does not answer.")
 
 
 class Scene:
@@ -195,6 +212,56 @@ def test_small_uploads_are_settled_together_and_one_bad_one_spoils_no_other() ->
     assert {scene.host.uploads[upload.id].state for upload in good} == {"done"}
     assert scene.host.uploads[bad.id].state == "failed"
     assert (scene.host.finished, scene.host.leases) == (1, {})
+
+
+@pytest.mark.parametrize("calls", range(7))
+def test_a_group_outlives_the_process_that_began_it(calls: int) -> None:
+    class Died(BaseException):
+        """The process is gone; nothing catches that."""
+
+    scene = Scene()
+    uploads = [scene.arrive(ANN, size) for size in range(1000, 1005)]
+    opened, finish_all = scene.store.open, scene.host.finish_all
+
+    class Mortal(Zeros):
+        def open(self, key: str, span: Span | None = None) -> Reader:
+            if sum(scene.store.opened.values()) == calls:
+                raise Died
+            return opened(key, span)
+
+    class Last(Counting):
+        def finish_all(self, arrivals: Sequence[Arrival]) -> Sequence[str | Exception]:
+            found = finish_all(arrivals) if calls == 5 else []
+            if calls >= 5:
+                raise Died
+            return found
+
+    host = Last(clock=scene.host.clock, uploads=scene.host.uploads, leases=scene.host.leases)
+    dying = Prover(host=host, store=Mortal(), workers=1, clock=scene.host.clock)
+    with pytest.raises(Died):
+        dying.seats[0].turn()
+    assert scene.seats[0].turn() is False
+    scene.store.now += LEASE
+    while scene.seats[0].turn():
+        pass
+    assert {scene.host.uploads[upload.id].state for upload in uploads} == {"done"}
+    assert len(scene.host.links) == len(uploads)
+    assert scene.host.leases == {}
+
+
+def test_rows_that_do_not_answer_for_a_while_cost_no_reading() -> None:
+    scene = Scene()
+    upload = scene.arrive(ANN)
+    scene.host.busy = 2
+    turn(scene.seats[0], int(LEASE / SLICE) - 4)
+    assert scene.host.busy <= 0
+    while scene.bytes_of([upload]) < LARGE - 2 * MIB * SLICE:
+        turn(scene.seats[0], 1)
+    scene.host.busy = 2
+    turn(scene.seats[0], 1)
+    assert scene.host.uploads[upload.id].state == "done"
+    assert scene.bytes_of([upload]) == LARGE
+    assert scene.host.finished > 1
 
 
 def test_what_is_set_aside_stays_leased_however_long_a_round_is() -> None:
