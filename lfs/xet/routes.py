@@ -33,11 +33,11 @@ from lfs.transfer import Outgoing, Transfer
 from lfs.xet import answers, asked, plan
 from lfs.xet.filing import Filing
 from lfs.xet.index import File, Leave, Scope, XetIndex
+from lfs.xet.places import Places
 from lfs.xet.proving import LONGEST
 from lfs.xet.tables import Tables
 from lfs.xet.taking import Taking
 from lfs.xet.tokens import LIFETIME, XetTokens
-from lfs.xet.turns import Turns
 
 # A shard is in memory while it is checked, and its thread computes: more at a time would be no faster.
 FILERS = 2
@@ -88,7 +88,7 @@ class XetRoutes:
         self._tables, self._tokens, self._transfer = tables, tokens, transfer
         self._origin, self._folder, self._greet = origin, folder, greet
         self._filers, self._committers = CapacityLimiter(FILERS), CapacityLimiter(COMMITTERS)
-        self._turns = Turns(places)
+        self._places = Places(places)
 
     def routes(self) -> list[Route]:
         """The table of routes; the last one takes all that begins like them."""
@@ -156,7 +156,7 @@ class XetRoutes:
     async def file(self, request: Request) -> ASGIApp:
         """POST: file the files of a shard; 200 after all of them are durable."""
         leave = await self._filing_leave(request)
-        with self._turns.taken(leave.actor_id):
+        with self._places.taken(leave.actor_id):
             work = _filed(self._filing, leave, await self._shard(request))
             inserted = await to_thread.run_sync(work, lambda verified, total: None, limiter=self._filers)
         return answers.said({"result": int(inserted)})
@@ -165,7 +165,7 @@ class XetRoutes:
         """POST: file the files of a shard, telling in lines of JSON how far that is."""
         leave = await self._filing_leave(request)
         with contextlib.ExitStack() as place:
-            place.enter_context(self._turns.taken(leave.actor_id))
+            place.enter_context(self._places.taken(leave.actor_id))
             work = _filed(self._filing, leave, await self._shard(request))
             return answers.Followed(work, self._filers, done=place.pop_all().close)
 

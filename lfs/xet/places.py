@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from lfs.errors import Busy
 
 
-class Turns:
+class Places:
     """Counts who has a place; for one event loop, whose own thread alone may use it."""
 
     def __init__(self, places: int) -> None:

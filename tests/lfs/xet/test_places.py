@@ -15,7 +15,7 @@ import pytest
 from lfs.errors import Busy
 from lfs.heavy import Heavy
 from lfs.local import LocalStore
-from lfs.xet.turns import Turns
+from lfs.xet.places import Places
 from tests.lfs.conftest import serving
 from tests.lfs.xet.alone import Alone
 from tests.lfs.xet.client import Client
@@ -55,15 +55,15 @@ def told(url: str, token: str, version: str = "v1") -> httpx.Response:
 
 
 def test_so_many_have_a_place_and_half_of_them_one_sender() -> None:
-    turns = Turns(4)
-    with turns.taken(1), turns.taken(1):
-        with pytest.raises(Busy), turns.taken(1):
+    places = Places(4)
+    with places.taken(1), places.taken(1):
+        with pytest.raises(Busy), places.taken(1):
             pass
-        with turns.taken(2), turns.taken(3), pytest.raises(Busy), turns.taken(4):
+        with places.taken(2), places.taken(3), pytest.raises(Busy), places.taken(4):
             pass
-        with turns.taken(2), pytest.raises(ZeroDivisionError), turns.taken(2):
+        with places.taken(2), pytest.raises(ZeroDivisionError), places.taken(2):
             raise ZeroDivisionError
-        with turns.taken(2), turns.taken(2):
+        with places.taken(2), places.taken(2):
             pass
 
 
