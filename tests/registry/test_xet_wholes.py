@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from starlette.datastructures import Headers
@@ -26,6 +27,7 @@ from tests.lfs.xet.xorbs import random_xorb
 from tests.registry import people
 from tests.registry.upkeep.chunking import Whole, XetCollected, chunking, whole
 from tests.registry.upkeep.collecting import NO_GRACE
+from tests.services.s3 import make_bucket, moto, open_bucket
 
 ONE, TWO = (random_xorb(seed, chunks=3, size=2000) for seed in range(2))
 FILE = whole(ONE, TWO)
@@ -120,6 +122,39 @@ def test_the_bytes_that_came_go_a_week_after_that_and_no_sooner(house: XetCollec
     assert house.keys("lfs/") == []
     assert read(house) == FILE.bytes
     assert house.findings() == []
+
+
+@pytest.fixture
+def bucket() -> Iterator[ObjectStore]:
+    with moto() as endpoint:
+        make_bucket(endpoint, "shelf")
+        yield open_bucket(endpoint, "shelf")
+
+
+@pytest.mark.s3
+@pytest.mark.xdist_group("s3")
+def test_a_signed_url_from_before_opens_for_a_week(
+    sqlite_database: Database, tmp_path: Path, bucket: ObjectStore
+) -> None:
+    house = chunking(sqlite_database, tmp_path, bucket)
+    key = twice(house, mode="direct")
+    house.commit(FILE)
+    # By the clock of the house only: the URL itself is fresh, and opens until the bytes are gone.
+    house.later(days=365)
+    signed = house.store.url(key, "GET", 3600)
+    assert signed is not None
+    assert wholes(house).run() == 1
+    house.run()
+    house.later(days=6.9)
+    house.run()
+    assert httpx.get(signed.href, headers=signed.headers, trust_env=False).content == FILE.bytes
+    assert read(house) == FILE.bytes
+    assert house.store.url(row(house).key, "GET", 3600) is None
+    house.later(days=0.2)
+    house.run()
+    assert house.keys("lfs/") == []
+    assert read(house) == FILE.bytes
+    house.gate.heavy.close()
 
 
 def _refuted(house: XetCollected) -> None:
