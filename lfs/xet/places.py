@@ -1,8 +1,8 @@
 """Places for the shards that come in, wait or are filed at one time: so many in all, and half of them for one sender.
 
 A shard that waits for its turn takes up to 64 MiB of a disk, and a connection. One that finds no place is refused
-before its body is read; hf_xet tries again after 3, 6, 12 and 24 seconds. Half for one, so that nobody who sends many
-shards, or one byte of each now and then, keeps all others out.
+before its body is read; hf_xet tries five times more, within 1.5 to 4 minutes. Half for one, so that nobody who sends
+many shards, or one byte of each now and then, keeps all others out.
 """
 
 from __future__ import annotations
