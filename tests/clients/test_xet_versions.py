@@ -2,8 +2,8 @@
 
     0.24          knows nothing of Xet
     0.30, 0.34    asks the repo whether Xet is on
-    0.36 to 1.x   asks the LFS batch
-    2.x           asks nobody, see `test_xet_matrix.py`
+    0.36 to 1.19  asks the LFS batch
+    1.20 and on   asks nobody; see `test_xet_matrix.py`, too
 
 Over its versions hf-xet has changed its addresses, the end of a shard, and the kind of reconstruction that it asks for.
 """
