@@ -99,13 +99,11 @@ def test_an_object_that_is_condemned_is_that_first(house: XetCollected) -> None:
     assert state(house, made) == "condemned"
 
 
-def test_to_look_for_holes_costs_nothing_where_there_are_none(house: XetCollected) -> None:
-    """The plan on SQLite: by state first, once; then by the xorbs of the file."""
-    if house.database.engine.dialect.name != "sqlite":
-        pytest.skip("the planner of PostgreSQL goes by what is in the tables")
-    with house.database.read() as connection:
-        compiled = HOLED.compile(house.database.engine)
-        assert isinstance(compiled, SQLCompiler)
+def test_to_look_for_holes_costs_nothing_where_there_are_none(sqlite_database: Database) -> None:
+    """By state first, once; then by the xorbs of the file. PostgreSQL plans by what is in its tables."""
+    compiled = HOLED.compile(sqlite_database.engine)
+    assert isinstance(compiled, SQLCompiler)
+    with sqlite_database.read() as connection:
         asked = compiled.construct_expanded_state({"files": [bytes(32)]})
         rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked.statement}", asked.positional_parameters).all()
         plan = [str(row[-1]) for row in rows]
