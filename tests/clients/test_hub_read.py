@@ -53,6 +53,7 @@ class Hub:
 @pytest.fixture
 def hub(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("HF_XET_CACHE", str(tmp_path / "xet"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     api = HfApi(endpoint=house.url, token=house.token)
     repo = f"ann/read-{next(_numbers)}"
