@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from registry.links import insert_unless_there
 from registry.tables.repos import repos
-from registry.tables.xet import xet_domains
+from registry.tables.xet import xet_domains, xet_links
 
 Sharing = Literal["namespace", "repo", "instance"]
 Kind = Literal["public", "private"]
@@ -43,10 +43,14 @@ def circle_of(sharing: Sharing, repo: Any) -> Circle:
 
 
 def is_in(circle: Circle) -> sa.ColumnElement[bool]:
-    """Say of a row of `repos` that it is in a circle, and not deleted."""
+    """Say of a row of `xet_links` that its repo is in a circle, and not deleted.
+
+    A question of its own for each row: joined, SQLite goes through all repos of the circle for every one.
+    """
     open_to_all = sa.and_(repos.c.visibility == "public", repos.c.gated == "")
     kind = open_to_all if circle.kind == "public" else sa.not_(open_to_all)
-    return sa.and_(repos.c.deleted_at.is_(None), kind, *_owned(circle.owner))
+    here = (repos.c.id == xet_links.c.repo_id, repos.c.deleted_at.is_(None), kind, *_owned(circle.owner))
+    return sa.exists(sa.select(repos.c.id).where(*here).correlate(xet_links))
 
 
 def _owned(owner: str) -> list[sa.ColumnElement[bool]]:

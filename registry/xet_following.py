@@ -127,11 +127,8 @@ class _Change:
 
     def _going(self, domain: str, circle: Circle, xorbs: Mapping[bytes, int]) -> Callable[[], None]:
         """Take from the domain the xorbs that are not of those alone who stay; return what does so with the marks."""
-        staying = sa.exists(
-            sa.select(xet_links.c.file)
-            .join(repos, repos.c.id == xet_links.c.repo_id)
-            .where(xet_links.c.file == xet_files.c.hash, is_in(circle))
-        )
+        linked = sa.select(xet_links.c.file).where(xet_links.c.file == xet_files.c.hash, is_in(circle))
+        staying = sa.exists(linked.correlate(xet_files))
         uses = self._uses(_NEWEST.where(xet_files.c.hash.in_(_SHARING), staying), xorbs)
         gone = xorbs.keys() - uses.whole
         removed = 0

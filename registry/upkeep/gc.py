@@ -19,6 +19,7 @@ from registry.errors import Busy
 from registry.git.objects import ManifestStore
 from registry.git.repository import Repositories
 from registry.upkeep.chunked import Chunked
+from registry.upkeep.domains import Domains
 from registry.upkeep.expired import Expired
 from registry.upkeep.lapsed import Lapsed
 from registry.upkeep.old_packs import OldPacks
@@ -75,6 +76,7 @@ class Gc:
         self._xorbs = Xorbs(database, store, graces, clock=clock)
         self._xet_keys = XetKeys(database, store, graces)
         self._lapsed = Lapsed(database, graces)
+        self._domains = Domains(database)
         self._chunked = Chunked(database, graces, clock=clock)
 
     def plan(self, scope: Scope) -> Iterator[Line]:
@@ -131,6 +133,7 @@ class Gc:
         yield from self._lapsed.steps(moment)
         yield from self._xorbs.delete(moment)
         yield from self._xorbs.condemn(moment, now=scope.now)
+        yield from self._domains.steps(moment)
         yield from self._chunked.files(moment)
         yield from self._chunked.links(moment)
 

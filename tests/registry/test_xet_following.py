@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,12 +67,17 @@ def desk(house: XetCollected) -> Repos:
     return Repos(house.database, Access(house.database), quotas, start=lambda *_: None, following=following)
 
 
-def change(house: XetCollected, changes: Changes, repo_id: int = 1) -> str:
-    """Change settings of a repo; return the domain where it is then."""
+def changing(house: XetCollected, changes: Changes, repo_id: int = 1) -> Callable[[], object]:
+    """Return what changes settings of a repo, in one transaction and no other."""
     with house.database.read() as connection:
         name = connection.execute(sa.select(repos.c.name).where(repos.c.id == repo_id)).scalar_one()
-    visit = Access(house.database).visit(token(house), RepoId("model", "ann", name))
-    desk(house).change(ANN, visit.repo, changes)
+    repo = Access(house.database).visit(token(house), RepoId("model", "ann", name)).repo
+    return lambda: desk(house).change(ANN, repo, changes)
+
+
+def change(house: XetCollected, changes: Changes, repo_id: int = 1) -> str:
+    """Change settings of a repo; return the domain where it is then."""
+    changing(house, changes, repo_id)()
     return house.domain(repo_id)
 
 
@@ -263,12 +268,11 @@ def test_a_power_cut_before_the_commit_leaves_all_as_it_was(
     def cut(connection: object) -> None:
         raise KeyboardInterrupt
 
-    access, key = Access(house.database), token(house)
-    repo = access.visit(key, RepoId("model", "ann", "one")).repo
+    close = changing(house, CLOSED)
     with monkeypatch.context() as patch:
         patch.setattr(house.database.engine.dialect, "do_commit", cut)
         with pytest.raises(KeyboardInterrupt):
-            desk(house).change(ANN, repo, CLOSED)
+            close()
     assert house.domain() == public
     assert house.generations() == {public: 0}
     assert (shown(house, public), marked(house, public)) == ({ONE.hash}, marks_of(made))
