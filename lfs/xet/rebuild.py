@@ -4,8 +4,8 @@
     batch    as many chunks of a run as make a piece of 1 MiB, packed as well as unpacked
     ahead    one batch is fetched while another is proven, unless the body lies in a file: there the kernel does it
 
-A reader holds three batches at the most, whatever the file. If one does not prove, the table may be at fault or the
-body: the body is read whole. The table that it makes is taken from then on; if it makes none it is quarantined.
+A reader holds three batches at the most, whatever the file. If one does not prove, the body is read once more, and
+whole. If it is sound after all, the table that it makes is taken from then on; else the xorb is quarantined.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.test_damage import rot
+from tests.clients.uploading import until
 from tests.clients.visitor import visit
 from tests.conftest import QUIET
 from tests.services.house import House, open_house
@@ -91,8 +92,8 @@ class Place:
             )
             return [act for (act,) in rows]
 
-    def heal(self, home: str, *, xet: bool) -> int:
-        """Upload the file again; return how many requests brought bytes."""
+    def heal(self, home: str, *, xet: bool) -> None:
+        """Upload the file again, bytes and all."""
         since = self.house.log.stat().st_size
         out = self.visit(UPLOAD, home, xet=xet)
         if xet and out["refused"]:
@@ -100,7 +101,8 @@ class Place:
             assert "upload the files again" in str(out["refused"])
             out = self.visit(UPLOAD, home, xet=xet)
         assert out["refused"] == ""
-        return self.house.asked("POST", "/xet/", since) if xet else self.house.asked("PUT", "/lfs/", since)
+        bringing = ("POST", "/xet/") if xet else ("PUT", "/lfs/")
+        until(lambda: self.house.asked(*bringing, since) > 0)
 
 
 def xorbs(house: House) -> set[Path]:
@@ -122,7 +124,7 @@ def place(broken_house: House, tmp_path: Path, request: pytest.FixtureRequest) -
     assert made.data.startswith(got), "no wrong byte leaves"
     assert made.events() == ["xorb.damaged", "file.damaged"]
     status, _ = made.get()
-    assert 400 <= status < 600, "and nobody begins what cannot be ended"
+    assert status == 404, "and nobody begins what cannot be ended"
     return made
 
 
@@ -157,11 +159,12 @@ def test_a_push_from_a_clone_brings_it_back_whole(place: Place, lfs: Git) -> Non
     (kept / place.oid).write_bytes(place.data)
     since = place.house.log.stat().st_size
     lfs("lfs", "push", "--all", "origin", at=work)
-    assert place.house.asked("PUT", "/lfs/", since) == 1
+    # The line of a request may come after its answer.
+    until(lambda: place.house.asked("PUT", "/lfs/", since) == 1)
     whole(place, lfs, chunked=False)
     # The xorb is as bad as it was; whoever brings it lets Xet clients read by chunks again.
     assert place.events() == ["xorb.damaged", "file.damaged"]
-    assert place.heal("another", xet=True) > 0
+    place.heal("another", xet=True)
     out = place.visit(READ, "last")
     assert out["sum"] == place.oid
     assert out["hash"] is not None
@@ -169,14 +172,14 @@ def test_a_push_from_a_clone_brings_it_back_whole(place: Place, lfs: Git) -> Non
 
 @pytest.mark.parametrize("place", ["uploaded"], indirect=True)
 def test_an_upload_without_xet_brings_it_back_whole(place: Place, lfs: Git) -> None:
-    assert place.heal("another", xet=False) == 1
+    place.heal("another", xet=False)
     whole(place, lfs, chunked=False)
 
 
 @pytest.mark.parametrize(("place", "home"), [("known", "writer"), ("new", "another")], indirect=["place"])
 def test_an_upload_by_xet_brings_the_chunks_back(place: Place, lfs: Git, home: str) -> None:
     """Also from the machine that sent the xorb, and remembers that."""
-    assert place.heal(home, xet=True) > 0
+    place.heal(home, xet=True)
     assert place.events() == ["xorb.damaged", "file.damaged", "xorb.healed"]
     whole(place, lfs, chunked=True)
     assert [line for line in place.house.findings() if place.oid in line] == []

@@ -167,7 +167,9 @@ class FileDoor:
         assert ready.oid is not None
         where = partial(self._key, at.repo_id, ready.oid)
         if not (key := where()):
-            raise ObjectAbsent("The bytes of this file are not here.", oids=[ready.oid])
+            raise ObjectAbsent(
+                "The bytes of this file are lost or damaged; upload it again to heal it.", oids=[ready.oid]
+            )
         return self._sent(key, ready, headers, where)
 
     def _key(self, repo_id: int, oid: str) -> str:
