@@ -55,6 +55,7 @@ from registry.unpacked import Unpacked
 from registry.upkeep.daily import Daily
 from registry.upkeep.gc import Gc
 from registry.upkeep.ingest import SMALLEST, Ingesting
+from registry.upkeep.once import Once
 from registry.upkeep.probing import Probing
 from registry.upkeep.recurring import Recurring
 from registry.upkeep.scrub import Scrub
@@ -185,7 +186,8 @@ class Beside:
             self._recurring.append(_ingesting(config, shelves, self.prover, meter))
             if config.xet_ingest == "auto":
                 wholes = Wholes(shelves.database, smallest=SMALLEST, freed=meter.freed.inc)
-                self._recurring.append(Recurring("wholes", wholes.run, seconds=_MINUTE))
+                once = Once(shelves.database, shelves.store, wholes)
+                self._recurring.append(Recurring("wholes", once.run, seconds=_MINUTE))
 
     def storage(self) -> str:
         """Name what the shelf was found to enforce; empty while that is not known."""

@@ -5,7 +5,7 @@
 
 The change is one transaction: before it readers are sent the bytes that came, after it the same bytes put together.
 Nothing is deleted here. To the sweep, a key that an object has left is as old as the leaving: downloads and signed URLs
-that began before end well, and `fsck --repair` goes back to the bytes while they lie there, if a xorb goes bad.
+that began before end well, and if a xorb goes bad `upkeep/once` goes back to the bytes while they lie there.
 
 Locks are taken in the order files, xorbs, objects, uploads: whoever drops the file, or puts a xorb of it aside, comes
 before this and is seen, or comes after it and sees the object.
