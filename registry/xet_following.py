@@ -14,7 +14,6 @@ marks domain by domain. Removed rows cost dedup alone: readers go by links.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -36,12 +35,10 @@ from registry.tables.xet import (
     xet_xorbs,
 )
 from registry.xet_circles import Circle, Sharing, circle_of, find_domain, is_in, make_domain
+from registry.xet_uses import Uses
 
 _TOGETHER = 100
 """Files whose terms are held at a time: a large one has a megabyte of them."""
-
-# A term as `lfs.xet.index.File` lays it out, without its place in the file; there may be millions.
-_SPAN = struct.Struct("<32sII8x")
 
 _Row = tuple[object, ...]
 
@@ -137,8 +134,8 @@ class _Change:
             removed += self._connection.execute(sa.delete(xet_xorb_domains).where(here)).rowcount
         return lambda: self._forget(domain, gone, uses, renewed=removed > 0)
 
-    def _uses(self, files: sa.Select[Any], xorbs: Mapping[bytes, int]) -> _Uses:
-        uses = _Uses(xorbs, self._connection.execute(files, self._its).scalars().all())
+    def _uses(self, files: sa.Select[Any], xorbs: Mapping[bytes, int]) -> Uses:
+        uses = Uses(xorbs, self._connection.execute(files, self._its).scalars().all())
         columns = sa.select(xet_files.c.hash, xet_files.c.terms)
         while part := uses.unread(_TOGETHER):
             found = self._connection.execute(columns.where(xet_files.c.hash.in_(part)))
@@ -147,7 +144,7 @@ class _Change:
                 uses.read(hash, terms.get(hash, b""))
         return uses
 
-    def _forget(self, domain: str, gone: Collection[bytes], uses: _Uses, *, renewed: bool) -> None:
+    def _forget(self, domain: str, gone: Collection[bytes], uses: Uses, *, renewed: bool) -> None:
         """Take away marks that lead to what went, or to a file that did; lead them to another file where one is."""
         here = sa.and_(xet_marks.c.domain_id == domain, xet_marks.c.file.in_(_SHARING))
         rows = self._connection.execute(
@@ -176,45 +173,3 @@ class _Change:
         )
         if rows:
             self._connection.execute(change, [{"at": row.chunk, "to": file[bytes(row.xorb)]} for row in rows])
-
-
-class _Uses:
-    """Which chunks of some xorbs a list of files has; files are read until all chunks are found."""
-
-    def __init__(self, xorbs: Mapping[bytes, int], files: Sequence[bytes]) -> None:
-        self._chunks = xorbs
-        self._open = {hash: set[tuple[int, int]]() for hash in xorbs}
-        self._unread = [bytes(hash) for hash in reversed(files)]
-        self.files = frozenset(self._unread)
-        self.whole: set[bytes] = set()
-        """Xorbs of which the files have every chunk."""
-        self.file: dict[bytes, bytes] = {}
-        """The first file of the list that has some of a xorb."""
-
-    def unread(self, most: int) -> list[bytes]:
-        """Return files to read next; none if nothing is open any more."""
-        taken, self._unread = self._unread[-most:], self._unread[:-most]
-        return taken[::-1] if self._open else []
-
-    def read(self, file: bytes, terms: bytes) -> None:
-        """Note what a file has."""
-        touched: set[bytes] = set()
-        for xorb, start, end in _SPAN.iter_unpack(terms):
-            if (spans := self._open.get(xorb)) is not None:
-                spans.add((start, end))
-                touched.add(xorb)
-        for hash in touched:
-            self.file.setdefault(hash, file)
-            if _covers(self._chunks[hash], self._open[hash]):
-                self.whole.add(hash)
-                del self._open[hash]
-
-
-def _covers(chunks: int, spans: Collection[tuple[int, int]]) -> bool:
-    """Say whether spans leave none of the first `chunks` numbers out."""
-    reached = 0
-    for start, end in sorted(spans):
-        if start > reached:
-            return False
-        reached = max(reached, end)
-    return reached >= chunks
