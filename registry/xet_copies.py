@@ -1,8 +1,8 @@
 """Files from repo to repo without their bytes: what one has proven, another is given, too.
 
-The file is filed in the target as by a shard, and with it the target's domain learns of the xorbs; the upload that
-comes of it is settled by the proof that the source has. A death in between leaves an upload that waits for its proof,
-as any does.
+The file is filed in the target as by a shard, and with it the target's domain learns of the xorbs that hold nothing
+else; the upload that comes of it is settled by the proof that the source has. A death in between leaves an upload that
+waits for its proof, as any does.
 """
 
 from __future__ import annotations

@@ -31,9 +31,10 @@ from registry.links import insert_unless_there, parts_of
 from registry.prepared import Prepared
 from registry.quota import Quotas
 from registry.tables.repos import repos
-from registry.tables.xet import xet_file_xorbs, xet_files, xet_marks, xet_xorb_domains
+from registry.tables.xet import xet_file_xorbs, xet_files, xet_marks, xet_xorb_domains, xet_xorbs
 from registry.xet_arrivals import XetArrivals
 from registry.xet_links import XetLinks
+from registry.xet_uses import Uses
 from registry.xet_xorbs import Xorbs
 
 TOGETHER = 1_000
@@ -81,7 +82,8 @@ class XetFiling:
         """File what a shard names; False if all of it was there before.
 
         Up to `TOGETHER` files are filed all or not at all, more of them group by group. Files that are made or mended
-        name the `shard`. With `showing` the domain may name their xorbs from now on; else it has to before.
+        name the `shard`. With `showing` the domain may name from now on those xorbs of which the files have every
+        chunk; else it has to name all of them before.
         Raises: RepoAbsent, QuotaExceeded, ObjectAbsent (a xorb is not live in this domain any more; names them).
         """
         changed, counting = False, self._counting(filings)
@@ -224,9 +226,10 @@ class _Transaction:
         xorbs, named = self._rooms.xorbs, set(named)
         sound = xorbs.claim(self._connection, named | _xorbs(kept.values()))
         if self._showing:
-            shown = [{"domain_id": self._leave.domain, "hash": hash} for hash in sorted(named & sound)]
-            insert_unless_there(self._connection, xet_xorb_domains, shown)
-        gone = named - (xorbs.shown(self._connection, self._leave.domain, named) & sound)
+            self._show(named & sound)
+            gone = named - sound
+        else:
+            gone = named - (xorbs.shown(self._connection, self._leave.domain, named) & sound)
         if gone:
             raise ObjectAbsent(
                 f"{len(gone)} of {len(named)} xorbs of this upload are not stored here any more; upload the files "
@@ -234,6 +237,17 @@ class _Transaction:
                 oids=[text(hash) for hash in sorted(gone)],
             )
         return sound
+
+    def _show(self, named: Collection[bytes]) -> None:
+        """Let the domain name the xorbs of which the files have every chunk, and be led to these alone."""
+        chosen = sa.select(xet_xorbs.c.hash, xet_xorbs.c.chunks)
+        found = (self._connection.execute(chosen.where(xet_xorbs.c.hash.in_(part))) for part in parts_of(named))
+        uses = Uses({bytes(row.hash): row.chunks for rows in found for row in rows})
+        for file in self._files.values():
+            uses.read(file.hash, file.terms)
+        shown = [{"domain_id": self._leave.domain, "hash": hash} for hash in sorted(uses.whole)]
+        insert_unless_there(self._connection, xet_xorb_domains, shown)
+        self._marks = {chunk: place for chunk, place in self._marks.items() if place[1] in uses.whole}
 
     def _mark(self) -> None:
         rows = [

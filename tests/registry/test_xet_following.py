@@ -21,6 +21,7 @@ from registry.tables.identity import namespaces
 from registry.tables.repos import repos
 from registry.tables.xet import xet_marks, xet_xorb_domains
 from registry.xet_circles import Circle, circle_of
+from registry.xet_copies import Copies, Wanted
 from registry.xet_following import Following
 from tests.lfs.xet.xorbs import Made, random_xorb
 from tests.registry import people
@@ -208,6 +209,22 @@ def test_a_xorb_that_others_have_a_part_of_goes(house: XetCollected) -> None:
     assert (shown(house, private), marked(house, private)) == ({ONE.hash}, marks_of(mine))
     assert house.read(theirs) == theirs.bytes
     assert house.generations()[public] == 1
+
+
+def test_a_copy_shows_no_chunk_but_its_own(house: XetCollected) -> None:
+    change(house, CLOSED)
+    other = add_repo(house)
+    part, all_of_it = bring_part(house, ONE, 0, 2), house.bring(TWO)
+    copies = Copies(house.database, house.index, house.gate.links, house.linker)
+    target = Access(house.database).visit(token(house), RepoId("model", "ann", "two")).repo
+    wanted = [Wanted(one.file.hash, one.oid) for one in (part, all_of_it)]
+    assert copies.copy(1, target, 1, wanted) == {}
+    public = house.domain(other)
+    assert (shown(house, public), marked(house, public)) == ({TWO.hash}, marks_of(all_of_it))
+    assert {hash for repo_id, hash, state in house.links() if (repo_id, state) == (other, "proven")} == {
+        part.file.hash,
+        all_of_it.file.hash,
+    }
 
 
 def test_two_that_share_a_xorb_and_are_closed_leave_nothing(house: XetCollected) -> None:
