@@ -30,18 +30,20 @@ def upgrade() -> None:
     _ingests()
     by_xet = sa.text("kind = 'xet'")
     op.create_index("ix_lfs_objects_key", "lfs_objects", ["key"], sqlite_where=by_xet, postgresql_where=by_xet)
-    op.create_index(
-        "ix_lfs_uploads_actor_id_id",
-        "lfs_uploads",
-        ["actor_id", "id", "size"],
-        sqlite_where=sa.text("CAST(state AS TEXT) = 'arrived'"),
-        postgresql_where=sa.text("state = 'arrived'"),
-    )
+    for columns in (["actor_id", "id", "size"], ["repo_id", "oid"]):
+        op.create_index(
+            f"ix_lfs_uploads_{columns[0]}_{columns[1]}",
+            "lfs_uploads",
+            columns,
+            sqlite_where=sa.text("CAST(state AS TEXT) = 'arrived'"),
+            postgresql_where=sa.text("state = 'arrived'"),
+        )
 
 
 def downgrade() -> None:
     """Go back. What only Xet holds is lost to its repos; their clients push it anew."""
-    op.drop_index("ix_lfs_uploads_actor_id_id", "lfs_uploads")
+    for name in ("actor_id_id", "repo_id_oid"):
+        op.drop_index(f"ix_lfs_uploads_{name}", "lfs_uploads")
     op.drop_index("ix_lfs_objects_key", "lfs_objects")
     op.drop_table("xet_ingests")
     for name in (

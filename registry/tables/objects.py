@@ -125,6 +125,14 @@ lfs_uploads = Table(
         sqlite_where=text("CAST(state AS TEXT) = 'arrived'"),
         postgresql_where=text("state = 'arrived'"),
     ),
+    # A shard asks which of its objects wait: a hundred thousand may. What comes in one piece never stands here.
+    Index(
+        "ix_lfs_uploads_repo_id_oid",
+        "repo_id",
+        "oid",
+        sqlite_where=text("CAST(state AS TEXT) = 'arrived'"),
+        postgresql_where=text("state = 'arrived'"),
+    ),
 )
 
 lfs_locks = Table(
