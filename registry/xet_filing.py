@@ -1,7 +1,7 @@
 """Shards → files, links, marks: one transaction for each shard, or for each group of its files if there are many.
 
     file   new, or known with chunks that all can be served: the terms that stand first stay
-           known with a chunk that cannot: it is kept by the terms of this shard from now on
+           known with a chunk that cannot, or in four times as many pieces: kept by the terms of this shard from now on
     link   declared; with a SHA-256 also an upload that waits for its proof: `xet_links`
     mark   the newest file wins: the next version of a file is most like the last
 
@@ -42,6 +42,10 @@ TOGETHER = 1_000
 PAUSE = 0.1
 """Seconds between two groups, as often as those who wait for SQLite's writer look for it. Of three other processes that
 wrote beside 20,000 files one waited 1.9 s of 2.4 s without it, and 0.4 s with it. PostgreSQL needs none."""
+
+FEWER = 4
+"""How many times fewer terms a file is kept by in place of its own. All who bring a file share one, and who was first
+may have strewn it over many xorbs, so that nobody reads it well. Steps are so large that a file takes few of them."""
 
 _HOME = (
     sa.select(repos.c.namespace_id)
@@ -105,7 +109,7 @@ class XetFiling:
     def _counting(self, filings: Sequence[Filing]) -> set[bytes]:
         """Return the xorbs in whose place the files will count.
 
-        One without a SHA-256 counts nothing, and one that is here by other terms is not made of those that are named.
+        One without a SHA-256 counts nothing, and one that stays as it is here is not made of those that are named.
         """
         files = {filing.file.hash: filing.file for filing in filings if filing.sha256}
         terms = {
@@ -113,7 +117,12 @@ class XetFiling:
             for part in parts_of(files)
             for row in self._rooms.terms.every({"hashes": part})
         }
-        return _xorbs(file for hash, file in files.items() if terms.get(hash, file.terms) == file.terms)
+        own = (
+            file
+            for hash, file in files.items()
+            if terms.get(hash, file.terms) == file.terms or _is_better(file, terms[hash])
+        )
+        return _xorbs(own)
 
     def _judge(self, leave: Leave, filings: Sequence[Filing], counting: Collection[bytes]) -> None:
         """Look whether the whole of a shard has room; each group is judged again. Raises: QuotaExceeded."""
@@ -181,11 +190,11 @@ class _Transaction:
         return stored or opened
 
     def _store(self, named: Collection[bytes]) -> bool:
-        """Make the files, lock them and their xorbs, and mend what cannot be served; True if anything changed."""
+        """Make the files, lock them and their xorbs, and mend what is not served well; True if anything changed."""
         kept, changed = self._rows()
         sound = self._claim(kept, named)
         for hash, file in self._files.items():
-            if kept[hash].terms != file.terms and not _xorbs([kept[hash]]) <= sound:
+            if _is_better(file, kept[hash].terms) or not (kept[hash] == file or _xorbs([kept[hash]]) <= sound):
                 here = xet_files.c.hash == hash
                 mended = {"size": file.size, "terms": file.terms, "shard": self._shard}
                 self._connection.execute(sa.update(xet_files).where(here).values(mended))
@@ -269,3 +278,8 @@ class _Transaction:
 
 def _xorbs(files: Iterable[File]) -> set[bytes]:
     return {part.xorb for file in files for part in file.parts()}
+
+
+def _is_better(file: File, kept: bytes) -> bool:
+    """Say whether a file is told in so few pieces that the terms by which it is kept are given up for them."""
+    return FEWER * len(file.terms) <= len(kept) and file.terms != kept

@@ -8,7 +8,7 @@ import pytest
 
 from lfs.errors import BadToken, Busy, ObjectAbsent, QuotaExceeded, RepoAbsent
 from lfs.xet.hashes import EMPTY, text
-from lfs.xet.index import File, Filing, Granted, Marked, Part
+from lfs.xet.index import File, Filing, Granted, Marked, Part, packed
 from tests.contracts.xet_grounds import ANN, FAR, MINE, TWIN, Ground
 from tests.contracts.xet_samples import DAY, SHARD, at_once, file, filing, keep, leave, oid, raw, xorb
 
@@ -224,6 +224,24 @@ def test_a_file_that_lost_a_xorb_is_kept_by_the_terms_that_are_filed_now(ground:
     assert ground.index.whole(raw("f")) == file("f", "z", "z")
     assert ground.sweep(raw("x"))
     assert not ground.sweep(raw("z"))
+
+
+def test_a_file_that_lies_in_far_fewer_pieces_is_kept_by_these_from_now_on(ground: Ground) -> None:
+    keep(ground, "x", "y", "z")
+    scattered = file("f", *("x", "y") * 4)
+    ground.index.file(leave(ground), [Filing(scattered, oid("f"))], SHARD)
+    # Three pieces are too many to be worth it.
+    parts = [Part(raw("z"), 0, 1, at) for at in (0, 100, 200)]
+    assert not ground.index.file(leave(ground), [Filing(File(raw("f"), 800, packed(parts)), oid("f"))], SHARD)
+    assert ground.index.find(MINE, raw("f")) == scattered
+    whole = File(raw("f"), 800, packed(parts[:2]))
+    assert ground.index.file(leave(ground, TWIN), [Filing(whole, oid("f"))], SHARD)
+    assert [ground.index.find(repo, raw("f")) for repo in (MINE, TWIN)] == [whole, whole]
+    assert ground.brought() == 0
+    # And not back.
+    assert not ground.index.file(leave(ground), [Filing(scattered, oid("f"))], SHARD)
+    assert ground.index.find(MINE, raw("f")) == whole
+    assert [ground.sweep(raw(name)) for name in ("x", "y", "z")] == [True, True, False]
 
 
 def test_a_file_that_is_filed_by_other_terms_keeps_its_own_xorbs(ground: Ground) -> None:

@@ -128,7 +128,7 @@ class MemoryIndex:
                 oids = [text(hash) for hash in gone]
                 raise ObjectAbsent(f"{len(gone)} xorbs are not here any more; upload the files again.", oids=oids)
             news = [self._is_new(leave.repo_id, filing) for filing in filings]
-            own = [one.file for one in filings if one.sha256 and self.files.get(one.file.hash, one.file) == one.file]
+            own = [one.file for one in filings if one.sha256 and self._is_own(one.file)]
             counting = {part.xorb for file in own for part in file.parts()}
             more = {one.sha256: one.file.size for one, new in zip(filings, news, strict=True) if new and one.sha256}
             self._fit(sum(more.values()), released=sum(map(self._counted, counting)))
@@ -212,16 +212,22 @@ class MemoryIndex:
         kept.state, kept.promised = "live", self.clock() + PROMISE
 
     def _store(self, file: File) -> bool:
-        """Keep a file, unless it is here already by terms that can be served; True if it was not."""
+        """Keep a file, unless it is here by terms that can be served and are not scattered; True if it was not."""
         kept = self.files.get(file.hash, file)
         named = {part.xorb for part in kept.parts()}
         whole = all(hash in self.xorbs and self.xorbs[hash].state in ("live", "condemned") for hash in named)
+        whole &= kept == file or not self._is_own(file)
         new = file.hash not in self.files or not whole
         self.files[file.hash] = kept if whole else file
         for hash in named | {part.xorb for part in file.parts()}:
             if hash in self.xorbs and self.xorbs[hash].state in ("live", "condemned"):
                 self._revive(hash)
         return new
+
+    def _is_own(self, file: File) -> bool:
+        """Whether a file is kept by these terms, or will be as they are far fewer."""
+        kept = self.files.get(file.hash, file)
+        return kept == file or 4 * len(file.terms) <= len(kept.terms)
 
     def _is_new(self, repo_id: int, filing: Filing) -> bool:
         return self.links.get((repo_id, filing.file.hash, filing.sha256)) in (None, "refuted")
