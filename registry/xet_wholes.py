@@ -34,11 +34,20 @@ log = logging.getLogger(__name__)
 REST = timedelta(hours=24)
 """Since a file was filed by its chunks. A new file is read most on its first day, and costs least as it came; and many
 an upload is replaced or taken back by then."""
+PIECE = 128 << 10
+"""Bytes that a file has to have for each of its terms: pieces of clients have 512 KiB on the average, and those of a
+file of zeros so many. The store is asked for each piece, whatever repo the reader comes by, so a file that somebody
+strewed over many xorbs gives no object its place."""
+SPARE = 16
+"""Terms that a file may have beyond that."""
 PAGE = 2_000
 """Links in one look."""
 
 _START = (0, b"", "")
 _PLACE = (xet_links.c.repo_id, xet_links.c.file, xet_links.c.sha256)
+# Bytes of a term, as `lfs.xet.index.File` lays it out. Both databases know the length without reading the terms.
+_TERM = 48
+_READS_WELL = sa.func.length(xet_files.c.terms, type_=sa.Integer) // _TERM <= SPARE + xet_files.c.size // PIECE
 _OWN = re.compile(r"lfs/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}\.(?P<upload>[0-9a-f]{32})")
 
 
@@ -88,11 +97,12 @@ class Wholes:
         # place of 11 ms (measured 2026-11, 300,000 links).
         page = sa.select(xet_links).where(here).order_by(*_PLACE).limit(self._page).subquery()
         both = page.join(lfs_objects, lfs_objects.c.oid == page.c.sha256)
+        both = both.join(xet_files, xet_files.c.hash == page.c.file)
         columns = (lfs_objects.c.oid, lfs_objects.c.size, lfs_objects.c.key, page.c.file)
         after = sa.select(*_PLACE).where(here).order_by(*_PLACE).offset(self._page - 1).limit(1)
         with self._db.read() as connection:
             last = connection.execute(after).first()
-            due = sa.select(*columns).select_from(both).where(self._is_proven(page), self._is_whole())
+            due = sa.select(*columns).select_from(both).where(self._is_proven(page), self._is_whole(), _READS_WELL)
             rows = connection.execute(due).all()
         end = _START if last is None else (last.repo_id, bytes(last.file), last.sha256)
         return [Twice(row.oid, row.size, row.key, bytes(row.file)) for row in rows], end
@@ -106,8 +116,8 @@ class Wholes:
         return sa.and_(lfs_objects.c.kind == "whole", lfs_objects.c.state == "stored", large)
 
     def change(self, one: Twice) -> bool:
-        """Let an object be put together from now on; False, and nothing happens, if it is not what it was, or a chunk
-        is not sound.
+        """Let an object be put together from now on; False, and nothing happens, if it is not what it was, a chunk is
+        not sound, or the file is in too many pieces.
 
         One transaction, durable at return. Raises: Busy.
         """
@@ -133,8 +143,9 @@ class Wholes:
 
 
 def _is_sound(connection: Connection, one: Twice) -> bool:
-    """Lock a file and its xorbs against changes, and say whether it is here and all of them are."""
-    file = sa.select(xet_files.c.size).where(xet_files.c.hash == one.file).with_for_update(read=True)
+    """Lock a file and its xorbs against changes, and say whether it is here, reads well, and all of them are."""
+    here = sa.and_(xet_files.c.hash == one.file, _READS_WELL)
+    file = sa.select(xet_files.c.size).where(here).with_for_update(read=True)
     if connection.execute(file).scalar() != one.size:
         return False
     needed = sa.select(xet_xorbs.c.state).join(xet_file_xorbs, xet_file_xorbs.c.xorb == xet_xorbs.c.hash)

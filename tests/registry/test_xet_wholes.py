@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from starlette.types import Message
 from lfs.local import LocalStore
 from lfs.store import ObjectStore, Reader, Span, lfs_key
 from lfs.transfer import Outgoing, Transfer
+from lfs.xet import hashes
+from lfs.xet.index import File, Part, packed
 from registry.db import Database
 from registry.tables.objects import lfs_objects
 from registry.tables.work import events
 from registry.tables.xet import xet_links, xet_xorbs
 from registry.upkeep.faults import BadObject
 from registry.upkeep.repair_objects import ObjectRepair
-from registry.xet_wholes import Wholes
-from tests.lfs.xet.xorbs import random_xorb
+from registry.xet_wholes import SPARE, Twice, Wholes
+from tests.lfs.xet.xorbs import Made, made, random_xorb
 from tests.registry import people
 from tests.registry.upkeep.chunking import Whole, XetCollected, chunking, whole
 from tests.registry.upkeep.collecting import NO_GRACE
@@ -189,6 +192,49 @@ def test_without_proof_and_sound_chunks_it_stays_as_it_came(
     assert [wholes(lone).change(one) for one in found] == [False]
     assert wholes(lone).run() == 0
     assert (row(lone).kind, row(lone).key) == ("whole", key)
+
+
+def strewn(first: Made, second: Made, times: int) -> Whole:
+    """A file of the chunks of two xorbs in turn, over and over."""
+    parts, leaves, data, at = [], [], b"", 0
+    for number in range(times):
+        for xorb in (first, second):
+            chunk = number % len(xorb.parts)
+            parts.append(Part(xorb.hash, chunk, chunk + 1, at))
+            leaves += list(xorb.table().leaves(chunk, chunk + 1))
+            data += xorb.parts[chunk]
+            at = len(data)
+    return Whole(File(hashes.file(leaves), at, packed(parts)), hashlib.sha256(data).hexdigest(), (), data)
+
+
+@pytest.mark.parametrize("pieces", [SPARE, SPARE + 2])
+def test_a_file_in_too_many_pieces_gives_no_object_its_place(lone: XetCollected, pieces: int) -> None:
+    file = strewn(ONE, TWO, pieces // 2)
+    key = twice(lone, file)
+    lone.take(ONE, TWO)
+    lone.file(file)
+    lone.prove()
+    lone.later(days=2)
+    well = pieces == SPARE
+    # Whoever found it before the file was kept by other terms asks again.
+    assert wholes(lone).change(Twice(file.oid, len(file.bytes), key, file.file.hash)) is well
+    assert wholes(lone).run() == 0
+    assert row(lone, file).kind == ("xet" if well else "whole")
+
+
+def test_an_object_is_kept_by_that_file_of_its_bytes_which_reads_well(lone: XetCollected) -> None:
+    strewn_one = strewn(ONE, TWO, SPARE)
+    joined = made(strewn_one.bytes)
+    key = twice(lone, strewn_one)
+    lone.take(ONE, TWO)
+    lone.file(strewn_one)
+    other = people.add_repo(lone.database, "bob", "other")
+    lone.bring(joined, repo_id=other)
+    lone.prove()
+    lone.later(days=2)
+    assert row(lone, strewn_one).key == key
+    assert wholes(lone).run() == 1
+    assert row(lone, strewn_one).key == whole(joined).key
 
 
 def test_small_ones_stay_as_they_came(lone: XetCollected) -> None:
