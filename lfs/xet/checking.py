@@ -2,7 +2,7 @@
 
 xorb    the chunks that the shard describes are those that we have, no more and no less
 term    its chunks are there, are as many bytes as it says, and who filed it knows their hashes
-file    the chunks of its terms make its name
+file    the chunks of its terms make its name, and are as large as clients cut them
 mark    a chunk by which others may find the file: its first, and about one in a thousand
 """
 
@@ -21,6 +21,12 @@ from lfs.xet.shards import FiledFile, FiledXorb, Shard
 Load = Callable[[bytes], XorbTable]
 """Returns the table of a xorb that the shard names."""
 Tell = Callable[[int, int], None]
+
+SMALLEST = 8_000
+"""Bytes of a chunk: hf_xet cuts none below 8,192, its older versions and JavaScript none below 8,128. A file of crumbs
+would cost all who read it a fetch and a proof for each."""
+SPARE = 64
+"""Chunks that a file may have beyond that: its last may have any length, and so may those at the seams of edits."""
 
 # How often a client hears how far its shard is.
 _STEP = 64
@@ -72,7 +78,7 @@ def _eligible(table: XorbTable) -> Iterator[int]:
 
 def _parts(file: FiledFile, load: Load) -> Iterator[Part]:
     """Pass on the terms of a file, each of which is as it says."""
-    at = 0
+    at = chunks = 0
     for term in file.terms:
         if not term.proof:
             raise BadXet("This upload proves nothing of its files; use hf_xet 1.1 or newer.")
@@ -82,6 +88,11 @@ def _parts(file: FiledFile, load: Load) -> Iterator[Part]:
             raise BadXet(f"File {hashes.text(file.hash)} names chunks that are others here; upload it again.")
         yield Part(term.xorb, term.start, term.end, at)
         at += term.unpacked
+        chunks += term.end - term.start
+    most = SPARE + at // SMALLEST
+    if chunks > most:
+        name = hashes.text(file.hash)
+        raise BadXet(f"File {name} is cut into {chunks} chunks, {most} may be of {at} bytes; upload it with hf_xet.")
 
 
 def _marks(parts: Sequence[Part], load: Load, spots: dict[bytes, list[int]]) -> Mapping[bytes, bytes]:

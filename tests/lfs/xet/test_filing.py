@@ -13,6 +13,7 @@ from lfs.errors import BadXet, Busy, QuotaExceeded, TooLarge
 from lfs.heavy import Heavy
 from lfs.store import shard_key
 from lfs.xet import dedup, filing, hashes, shards
+from lfs.xet.checking import SMALLEST, SPARE
 from lfs.xet.dedup import WEEK
 from lfs.xet.filing import Filing
 from lfs.xet.index import Leave, Xorb
@@ -214,6 +215,24 @@ def test_a_shard_of_too_much_is_refused(house: House, monkeypatch: pytest.Monkey
     assert why in house.refused(shard_of(GOOD), TooLarge)
 
 
+@pytest.mark.parametrize("scattered", [True, False])
+def test_a_file_of_crumbs_is_refused(house: House, scattered: bool) -> None:
+    crumbs = made(*(b"%03d" % at for at in range(SPARE + 1)))
+    house.keep(crumbs)
+    runs = [(crumbs, at, at + 1) for at in range(SPARE + 1)] if scattered else [(crumbs, 0, SPARE + 1)]
+    refused = file_of(*runs)
+    why = f"is cut into {SPARE + 1} chunks, {SPARE} may be of {3 * SPARE + 3} bytes; upload it with hf_xet."
+    assert house.refused(shard_of(GOOD, refused)) == f"File {hashes.text(refused.hash)} {why}"
+    # So many are no harm, also beside chunks of the length that clients make.
+    assert house.file(shard_of(file_of((crumbs, 0, SPARE)), file_of((ONE, 0, 5), (crumbs, 0, SPARE))))
+
+
+def test_one_chunk_a_thousand_times_is_a_file(house: House) -> None:
+    smallest = made(bytes(SMALLEST), b"the end")
+    house.keep(smallest)
+    assert house.file(shard_of(file_of(*[(smallest, 0, 1)] * 1_000, (smallest, 1, 2))))
+
+
 def test_a_file_that_is_too_large_or_does_not_fit_is_refused(house: House) -> None:
     house.max_file = GOOD.size - 1
     house.filing = house.opened()
@@ -290,7 +309,7 @@ def test_marks_are_the_first_chunk_those_in_a_thousand_and_those_that_the_client
 
 
 def test_who_names_every_chunk_gets_few_marks(house: House) -> None:
-    many = made(*(b"%05d" % at for at in range(600)))
+    many = made(*(b"%05d" % at * 1_700 for at in range(600)))
     house.keep(many)
     house.file(shard_of(file_of((many, 0, 600)), xorbs=(block_of(many, *range(600)),)))
     assert len(house.marks()) == 16 + 599 // 256
