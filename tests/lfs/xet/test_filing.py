@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lfs.errors import BadXet, Busy, QuotaExceeded, TooLarge
 from lfs.heavy import Heavy
@@ -16,7 +18,7 @@ from lfs.xet import dedup, filing, hashes, shards
 from lfs.xet.checking import SMALLEST, SPARE
 from lfs.xet.dedup import WEEK
 from lfs.xet.filing import Filing
-from lfs.xet.index import Leave, Xorb
+from lfs.xet.index import File, Leave, Marked, Part, Xorb, packed
 from lfs.xet.shards import Chunk, FiledFile, FiledXorb, Shard, Term, build
 from lfs.xet.tables import Tables
 from tests.contracts.memory_store import MemoryStore
@@ -337,6 +339,30 @@ def test_a_marked_chunk_leads_to_its_xorb_then_those_after_it_then_those_before(
     monkeypatch.setattr(dedup, "WINDOW", 3)
     assert xorbs_in(ask(house, others[3].parts[1])) == [names[3], names[2], names[1]]
     assert ask(house, others[1].parts[0]) is None
+
+
+def test_of_a_file_of_many_terms_those_around_the_chunk_are_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [random_xorb(20 + at, 2, 9_000) for at in range(5)]
+    house.keep(*others)
+    names = [xorb.hash for xorb in others]
+    runs = [(xorb, 0, 1) for xorb in (others[0], others[0], others[1], others[2], others[2], others[3], others[4])]
+    house.file(shard_of(file_of(*runs), xorbs=tuple(block_of(xorb, 0) for xorb in others)))
+    assert xorbs_in(ask(house, others[2].parts[0])) == [names[2], names[3], names[4], names[1], names[0]]
+    # Three terms on, from the first that names the xorb, and three back.
+    monkeypatch.setattr(dedup, "WALK", 3)
+    assert xorbs_in(ask(house, others[2].parts[0])) == [names[2], names[3], names[1], names[0]]
+    monkeypatch.setattr(dedup, "WALK", 2)
+    assert xorbs_in(ask(house, others[2].parts[0])) == [names[2], names[1], names[0]]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(0, 9))
+def test_a_window_is_the_xorb_those_after_it_and_those_before_each_once(order: list[int], asked: int) -> None:
+    names = [bytes([number]) * 32 for number in range(10)]
+    parts = [Part(names[number], at, at + 1, at) for at, number in enumerate(order)]
+    at = order.index(asked) if asked in order else 0
+    expected = dict.fromkeys([asked, *order[at:], *reversed(order[:at])])
+    marked = Marked(File(names[0], len(order), packed(parts)), names[asked])
+    assert dedup.window(marked) == [names[number] for number in expected]
 
 
 def test_two_files_of_a_domain_share_their_chunks_and_no_others_do(house: House) -> None:
