@@ -26,6 +26,7 @@ from registry.tables.identity import namespaces
 from registry.tables.repos import moves, repos
 from registry.tables.work import events
 from registry.uploads import give_up
+from registry.xet_ahead import Ahead
 from registry.xet_following import Following
 
 SDKS = ("gradio", "docker", "static", "streamlit")
@@ -131,9 +132,10 @@ class Repos:
             raise BadBody(f"A {repo.type} cannot become a {target.type}.")
         name = repo_id(target.type, target.namespace, target.name)
         namespace_id = self._access.may_create(actor, name.namespace)
+        ahead = self._following.ahead(repo.id, {"namespace_id": namespace_id})
         try:
             with self._db.write() as connection:
-                return self._move(connection, actor, repo, name, namespace_id)
+                return self._move(connection, actor, repo, name, namespace_id, ahead)
         except IntegrityError as error:
             raise _name_taken(name) from error
 
@@ -148,12 +150,12 @@ class Repos:
             raise BadBody(f"A description is limited to {LONGEST_DESCRIPTION} characters.")
         if "\0" in (changes.description or ""):
             raise BadBody("A description may not hold a NUL character.")
-        asked = changes.values()
+        asked, ahead = changes.values(), self._following.ahead(repo.id, _home(changes))
         with self._db.write() as connection:
             lock_repo(connection, repo.id)
             circle = self._following.circle(connection, repo.id)
             self._update(connection, repo, _columns(connection, repo.id, changes))
-            self._following.follow(connection, repo.id, circle)
+            self._following.follow(connection, repo.id, circle, ahead)
             self._note(connection, actor, "repo.settings", repo.id, repo.repo_id, asked)
         return asked
 
@@ -179,7 +181,9 @@ class Repos:
         self._note(connection, actor, "repo.create", row_id, made, {"private": wanted.private})
         return row_id, made
 
-    def _move(self, connection: Connection, actor: Actor, repo: RepoRow, name: RepoId, namespace_id: int) -> RepoId:
+    def _move(
+        self, connection: Connection, actor: Actor, repo: RepoRow, name: RepoId, namespace_id: int, ahead: Ahead
+    ) -> RepoId:
         lock_repo(connection, repo.id)
         to = _canonical(connection, name, namespace_id)
         holder = _holder(connection, to, namespace_id)
@@ -191,7 +195,7 @@ class Repos:
         _drop_alias(connection, to)
         values = {"namespace_id": namespace_id, "name": to.name, "name_fold": to.name.casefold()}
         self._update(connection, repo, values)
-        self._following.follow(connection, repo.id, circle)
+        self._following.follow(connection, repo.id, circle, ahead)
         if old.fold != to.fold:
             _drop_alias(connection, old)
             connection.execute(sa.insert(moves).values(type=old.type, old_fold=old.fold, repo_id=repo.id))
@@ -227,12 +231,18 @@ class Repos:
         )
 
 
-def _columns(connection: Connection, row_id: int, changes: Changes) -> dict[str, object]:
+def _home(changes: Changes) -> dict[str, object]:
+    """Give the columns that say who may read the repo, as far as they change."""
     columns: dict[str, object] = {}
     if changes.private is not None:
         columns["visibility"] = "private" if changes.private else "public"
     if changes.gated is not None:
         columns["gated"] = changes.gated
+    return columns
+
+
+def _columns(connection: Connection, row_id: int, changes: Changes) -> dict[str, object]:
+    columns = _home(changes)
     if changes.description is not None:
         columns["description"] = changes.description
     if changes.options:

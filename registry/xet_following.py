@@ -1,5 +1,7 @@
 """Chunks that follow their repo into another circle, when it is moved, opened or closed; in the same transaction.
 
+What its files and those that stay have is read before that: `xet_ahead`.
+
     where it comes   its xorbs may be named, and its files be found, so that later uploads send only what is new
     where it was     the same goes from there at once, if not everybody may read the repo now; else a collection does it
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,43 +28,23 @@ from registry.db import Database, now
 from registry.links import parts_of
 from registry.prepared import PreparedInsert
 from registry.tables.repos import repos
-from registry.tables.xet import (
-    xet_domains,
-    xet_file_xorbs,
-    xet_files,
-    xet_links,
-    xet_marks,
-    xet_xorb_domains,
-    xet_xorbs,
-)
-from registry.xet_circles import Circle, Sharing, circle_of, find_domain, is_in, make_domain
-from registry.xet_uses import Uses
-
-_TOGETHER = 100
-"""Files whose terms are held at a time: a large one has a megabyte of them."""
+from registry.tables.xet import xet_domains, xet_files, xet_marks, xet_xorb_domains, xet_xorbs
+from registry.xet_ahead import CHUNKS, ITS_FILES, LINKED, SHARING, Ahead, files_of, look_ahead, settle, staying
+from registry.xet_circles import Circle, Sharing, circle_of, find_domain, make_domain
 
 _Row = tuple[object, ...]
 
 _HOME = sa.select(repos.c.id, repos.c.namespace_id, repos.c.visibility, repos.c.gated)
-_LINKED = sa.select(xet_links.c.file).where(xet_links.c.repo_id == sa.bindparam("repo"))
-# All xorbs of the repo, and all files that have chunks in one of them.
-_ITS_XORBS = sa.select(xet_file_xorbs.c.xorb).where(xet_file_xorbs.c.file.in_(_LINKED))
-_SHARING = sa.select(xet_file_xorbs.c.file).where(xet_file_xorbs.c.xorb.in_(_ITS_XORBS))
-_NEWEST = sa.select(xet_files.c.hash).order_by(xet_files.c.created_at.desc(), xet_files.c.hash)
-_LOCK_FILES = sa.select(xet_files.c.hash).where(xet_files.c.hash.in_(_LINKED)).order_by(xet_files.c.hash)
-_LOCK_XORBS = (
-    sa.select(xet_xorbs.c.hash, xet_xorbs.c.chunks)
-    .where(xet_xorbs.c.hash.in_(_ITS_XORBS))
-    .order_by(xet_xorbs.c.hash)
-    .with_for_update(key_share=True)
-)
-_TOLD_OF = sa.select(xet_marks.c.chunk, xet_marks.c.xorb).where(xet_marks.c.file.in_(_SHARING))
+_LOCK_FILES = sa.select(xet_files.c.hash).where(xet_files.c.hash.in_(LINKED)).order_by(xet_files.c.hash)
+_LOCK_XORBS = CHUNKS.order_by(xet_xorbs.c.hash).with_for_update(key_share=True)
+_TOLD_OF = sa.select(xet_marks.c.chunk, xet_marks.c.xorb).where(xet_marks.c.file.in_(SHARING))
 
 
 class Following:
     """Takes along what a repo's circle knows of its chunks. Thread-safe."""
 
     def __init__(self, database: Database, sharing: Sharing, *, clock: Callable[[], datetime] = now) -> None:
+        self._db = database
         self._sharing = sharing
         self._clock = clock
         self._new_xorbs = database.prepare_insert(xet_xorb_domains, unless_there=True)
@@ -71,24 +54,34 @@ class Following:
         """Return the circle of a repo. The caller holds the lock of the repo."""
         return circle_of(self._sharing, connection.execute(_HOME.where(repos.c.id == repo_id)).one())
 
-    def follow(self, connection: Connection, repo_id: int, before: Circle) -> None:
+    def ahead(self, repo_id: int, values: Mapping[str, object]) -> Ahead:
+        """Read what `follow` will ask, if its row is about to get these values. For who holds no lock yet."""
+        with self._db.read() as connection:
+            repo = connection.execute(_HOME.where(repos.c.id == repo_id)).one()
+            before = circle_of(self._sharing, repo)
+            after = circle_of(self._sharing, SimpleNamespace(**{**repo._mapping, **values}))
+            return Ahead() if after == before else look_ahead(connection, repo_id, before, after)
+
+    def follow(self, connection: Connection, repo_id: int, before: Circle, ahead: Ahead) -> None:
         """Let the chunks of a repo be found in the circle where it is now, instead of the one where it was.
 
-        The caller has changed the repo's row under its lock.
+        The caller has changed the repo's row under its lock. What was not read ahead is not believed.
         """
         after = self.circle(connection, repo_id)
         if after != before:
-            change = _Change(connection, repo_id, self._clock())
+            change = _Change(connection, repo_id, self._clock(), ahead)
             change.run(before, after, new_xorbs=self._new_xorbs, new_marks=self._new_marks)
 
 
 class _Change:
     """One repo between two circles."""
 
-    def __init__(self, connection: Connection, repo_id: int, moment: datetime) -> None:
+    def __init__(self, connection: Connection, repo_id: int, moment: datetime, ahead: Ahead) -> None:
         self._connection = connection
+        self._repo_id = repo_id
         self._its = {"repo": repo_id}
         self._moment = moment
+        self._ahead = ahead
 
     def run(self, before: Circle, after: Circle, *, new_xorbs: PreparedInsert, new_marks: PreparedInsert) -> None:
         xorbs = self._lock()
@@ -115,38 +108,40 @@ class _Change:
 
     def _coming(self, domain: str, xorbs: Mapping[bytes, int]) -> tuple[list[_Row], list[_Row]]:
         """Return the rows by which a domain may name the xorbs that are the repo's alone, and finds their files."""
-        uses = self._uses(_NEWEST.where(xet_files.c.hash.in_(_LINKED)), xorbs)
+        uses = self._ahead.coming
+        whole = settle(self._connection, uses, self._files(ITS_FILES), xorbs)
         told = {bytes(row.chunk): bytes(row.xorb) for row in self._connection.execute(_TOLD_OF, self._its)}
         marks: list[_Row] = [
-            (domain, chunk, uses.file[xorb], xorb) for chunk, xorb in sorted(told.items()) if xorb in uses.whole
+            (domain, chunk, uses.file[xorb], xorb) for chunk, xorb in sorted(told.items()) if xorb in whole
         ]
-        return [(domain, hash) for hash in sorted(uses.whole)], marks
+        return [(domain, hash) for hash in sorted(whole)], marks
 
     def _going(self, domain: str, circle: Circle, xorbs: Mapping[bytes, int]) -> Callable[[], None]:
         """Take from the domain the xorbs that are not of those alone who stay; return what does so with the marks."""
-        linked = sa.select(xet_links.c.file).where(xet_links.c.file == xet_files.c.hash, is_in(circle))
-        staying = sa.exists(linked.correlate(xet_files))
-        uses = self._uses(_NEWEST.where(xet_files.c.hash.in_(_SHARING), staying), xorbs)
-        gone = xorbs.keys() - uses.whole
+        files = self._files(staying(circle))
+        whole = settle(self._connection, self._ahead.going, files, xorbs)
+        gone = xorbs.keys() - whole
         removed = 0
         for part in parts_of(gone):
             here = sa.and_(xet_xorb_domains.c.domain_id == domain, xet_xorb_domains.c.hash.in_(part))
             removed += self._connection.execute(sa.delete(xet_xorb_domains).where(here)).rowcount
-        return lambda: self._forget(domain, gone, uses, renewed=removed > 0)
+        stays = {hash: self._ahead.going.file[hash] for hash in whole}
+        return lambda: self._forget(domain, gone, stays, files, renewed=removed > 0)
 
-    def _uses(self, files: sa.Select[Any], xorbs: Mapping[bytes, int]) -> Uses:
-        uses = Uses(xorbs, self._connection.execute(files, self._its).scalars().all())
-        columns = sa.select(xet_files.c.hash, xet_files.c.terms)
-        while part := uses.unread(_TOGETHER):
-            found = self._connection.execute(columns.where(xet_files.c.hash.in_(part)))
-            terms = {bytes(row.hash): bytes(row.terms) for row in found}
-            for hash in part:
-                uses.read(hash, terms.get(hash, b""))
-        return uses
+    def _files(self, chosen: sa.Select[Any]) -> list[bytes]:
+        return files_of(self._connection, chosen, self._repo_id)
 
-    def _forget(self, domain: str, gone: Collection[bytes], uses: Uses, *, renewed: bool) -> None:
+    def _forget(
+        self,
+        domain: str,
+        gone: Collection[bytes],
+        stays: Mapping[bytes, bytes],
+        files: Collection[bytes],
+        *,
+        renewed: bool,
+    ) -> None:
         """Take away marks that lead to what went, or to a file that did; lead them to another file where one is."""
-        here = sa.and_(xet_marks.c.domain_id == domain, xet_marks.c.file.in_(_SHARING))
+        here = sa.and_(xet_marks.c.domain_id == domain, xet_marks.c.file.in_(SHARING))
         rows = self._connection.execute(
             sa.select(xet_marks.c.chunk, xet_marks.c.file, xet_marks.c.xorb)
             .where(here)
@@ -154,9 +149,10 @@ class _Change:
             .with_for_update(),
             self._its,
         ).all()
-        lost = [row for row in rows if bytes(row.xorb) in gone or bytes(row.file) not in uses.files]
-        moved = [row for row in lost if bytes(row.xorb) in uses.whole]
-        self._lead(domain, moved, uses.file)
+        here_still = frozenset(files)
+        lost = [row for row in rows if bytes(row.xorb) in gone or bytes(row.file) not in here_still]
+        moved = [row for row in lost if bytes(row.xorb) in stays]
+        self._lead(domain, moved, stays)
         for part in parts_of({bytes(row.chunk) for row in lost} - {bytes(row.chunk) for row in moved}):
             dropped = sa.and_(xet_marks.c.domain_id == domain, xet_marks.c.chunk.in_(part))
             self._connection.execute(sa.delete(xet_marks).where(dropped))

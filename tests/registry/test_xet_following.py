@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -69,7 +70,7 @@ def desk(house: XetCollected) -> Repos:
 
 
 def changing(house: XetCollected, changes: Changes, repo_id: int = 1) -> Callable[[], object]:
-    """Return what changes settings of a repo, in one transaction and no other."""
+    """Return what changes settings of a repo, in one transaction that writes and no other."""
     with house.database.read() as connection:
         name = connection.execute(sa.select(repos.c.name).where(repos.c.id == repo_id)).scalar_one()
     repo = Access(house.database).visit(token(house), RepoId("model", "ann", name)).repo
@@ -282,8 +283,14 @@ def test_a_power_cut_before_the_commit_leaves_all_as_it_was(
     made = house.bring(ONE)
     public = house.domain()
 
-    def cut(connection: object) -> None:
-        raise KeyboardInterrupt
+    real = house.database.engine.dialect.do_commit
+
+    def cut(connection: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SELECT visibility FROM repos WHERE id = 1")
+        if cursor.fetchone() == ("private",):
+            raise KeyboardInterrupt
+        real(connection)
 
     close = changing(house, CLOSED)
     with monkeypatch.context() as patch:

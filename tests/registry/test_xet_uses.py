@@ -22,10 +22,9 @@ def test_a_xorb_is_whole_when_no_chunk_of_it_is_left_out(
         name: packed([Part(xorb, start, end, 0) for xorb, (start, end) in file])
         for name, file in zip(names, given, strict=True)
     }
-    uses = Uses({X: n}, names)
-    while part := uses.unread(2):
-        for name in part:
-            uses.read(name, terms[name])
+    uses = Uses({X: n})
+    for name in names:
+        uses.read(name, terms[name])
     here = [
         (name, set(range(*span))) for name, file in zip(names, given, strict=True) for xorb, span in file if xorb == X
     ]

@@ -69,14 +69,17 @@ def held(house: XetCollected, act: Callable[[], Any], *, until_done: Callable[[]
 
 
 def paused(house: XetCollected, act: Callable[[], Any], meanwhile: Callable[[], Any]) -> tuple[Any, Any]:
-    """Stop an act right before its COMMIT, begin another one which has to wait for it, then let both go on."""
+    """Stop an act right before its COMMIT, begin another one which has to wait for it, then let both go on.
+
+    What it reads before, in a transaction of its own, is not stopped.
+    """
     at_end, go = threading.Event(), threading.Event()
     real = house.database.engine.dialect.do_commit
     first = threading.Thread(target=lambda: results.append(act()))
     results: list[Any] = []
 
     def stopping(connection: Any) -> None:
-        if threading.current_thread() is first and not go.is_set():
+        if threading.current_thread() is first and not connection.read_only and not go.is_set():
             at_end.set()
             assert go.wait(20)
         real(connection)
