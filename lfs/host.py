@@ -179,6 +179,9 @@ class Host(Protocol):
     def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
         """Lease an upload, or prolong one's own lease; False if another holder has it."""
 
+    def hold_all(self, upload_ids: Collection[str], holder: str, seconds: float) -> Collection[str]:
+        """Do the same for some at once, as many as `arrived` gives; return the ids of those that `holder` has."""
+
     def release(self, upload_id: str, holder: str) -> None:
         """Give a lease back; nothing happens if it is not `holder`'s."""
 

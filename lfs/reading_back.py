@@ -83,7 +83,11 @@ class ReadingBack:
         """Let go of what is open; reading goes on where it stood. May be repeated."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            reader.close()
+            try:
+                reader.close()
+            except Exception:
+                # What it gave is judged by its hash, however it ended.
+                log.exception("a reader of bytes that came was left open")
 
     def give_back(self) -> None:
         """Leave what is not proven to whoever looks next."""
@@ -117,18 +121,15 @@ class ReadingBack:
         self._left.remove(upload)
 
     def _hold(self, seconds: float) -> None:
+        """Prolong the leases; if the rows do not answer now they last for three more tries: much was read."""
         self._held = self._clock()
-        lost = {upload.id for upload in self._ours() if not self._keeps(upload, seconds)}
-        for upload in [each for each in self._left if each.id in lost]:
-            self._drop(upload)
-        self._read = [each for each in self._read if each[0].id not in lost]
-
-    def _keeps(self, upload: Upload, seconds: float) -> bool:
-        """Prolong one lease; if the rows do not answer now it lasts for three more tries: much was read."""
         try:
-            return self._host.hold(upload.id, self._holder, seconds)
+            ours = self._host.hold_all([upload.id for upload in self._ours()], self._holder, seconds)
         except Busy:
-            return True
+            return
+        for upload in [each for each in self._left if each.id not in ours]:
+            self._drop(upload)
+        self._read = [each for each in self._read if each[0].id in ours]
 
     def _insist(self, upload: Upload, seconds: float) -> None:
         """Prolong the leases. Raises: _Lost (this upload's is another's)."""
@@ -173,13 +174,7 @@ class ReadingBack:
     def _settle(self) -> None:
         """Link all that was read."""
         read, self._read = self._read, []
-        if not read:
-            return
-        ends: list[Exception | None]
-        try:
-            ends = self._settled([arrival for _, arrival in read])
-        except Exception as error:
-            ends = [error] * len(read)
+        ends = self._settled([arrival for _, arrival in read])
         for (upload, _), objection in zip(read, ends, strict=True):
             if objection is not None:
                 self._end(upload, objection)
@@ -187,12 +182,25 @@ class ReadingBack:
                 discard(self._store, staging_key(upload.id))
 
     def _settled(self, arrivals: Sequence[Arrival]) -> list[Exception | None]:
-        """Link what was proven, with some patience: otherwise all of it would have to be read again."""
-        for _ in range(TRIES):
-            ends = settle_all(self._host, self._store, arrivals)
-            if not any(isinstance(error, Busy) for error in ends):
+        """Link what was proven, with some patience: otherwise all of it would have to be read again.
+
+        What is linked is not asked again: the bytes that came may have been spare and be gone, and to link them once
+        more would serve them if those that are served went bad meanwhile.
+        """
+        ends = self._asked(arrivals)
+        for _ in range(TRIES - 1):
+            busy = [place for place, end in enumerate(ends) if isinstance(end, Busy)]
+            if not busy:
                 break
+            for place, end in zip(busy, self._asked([arrivals[place] for place in busy]), strict=True):
+                ends[place] = end
         return ends
+
+    def _asked(self, arrivals: Sequence[Arrival]) -> list[Exception | None]:
+        try:
+            return settle_all(self._host, self._store, arrivals)
+        except Exception as error:
+            return [error] * len(arrivals)
 
     def _end(self, upload: Upload, error: Exception) -> None:
         """Refuse an upload that is known to be something else; what may pass has failed for now."""

@@ -145,16 +145,20 @@ class Uploads:
 
     def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
         """Lease an upload, or prolong one's own lease; False if another holder has it or it is gone."""
+        return bool(self.hold_all([upload_id], holder, seconds))
+
+    def hold_all(self, upload_ids: Collection[str], holder: str, seconds: float) -> set[str]:
+        """Do the same for some at once, in one statement; return the ids of those that `holder` has."""
         moment = self._clock()
         mine = sa.or_(
             lfs_uploads.c.lease.in_(["", holder]),
             lfs_uploads.c.lease_until.is_(None),
             lfs_uploads.c.lease_until <= moment,
         )
-        leased = sa.update(lfs_uploads).where(lfs_uploads.c.id == upload_id, mine)
+        leased = sa.update(lfs_uploads).where(lfs_uploads.c.id.in_(upload_ids), mine)
+        held = leased.values(lease=holder, lease_until=moment + timedelta(seconds=seconds))
         with self._db.note() as connection:
-            held = leased.values(lease=holder, lease_until=moment + timedelta(seconds=seconds))
-            return connection.execute(held).rowcount == 1
+            return set(connection.execute(held.returning(lfs_uploads.c.id)).scalars())
 
     def release(self, upload_id: str, holder: str) -> None:
         """Give a lease back, if it is `holder`'s."""

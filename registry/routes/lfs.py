@@ -95,6 +95,11 @@ class LfsHost:
         with _translated():
             return self._uploads.hold(upload_id, holder, seconds)
 
+    def hold_all(self, upload_ids: Collection[str], holder: str, seconds: float) -> Collection[str]:
+        """Lease several, or prolong their leases."""
+        with _translated():
+            return self._uploads.hold_all(upload_ids, holder, seconds)
+
     def release(self, upload_id: str, holder: str) -> None:
         """Give a lease back."""
         with _translated():

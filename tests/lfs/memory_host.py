@@ -122,6 +122,9 @@ class MemoryHost:
             self.leases[upload_id] = Lease(holder, self.clock() + seconds)
             return True
 
+    def hold_all(self, upload_ids: Collection[str], holder: str, seconds: float) -> Collection[str]:
+        return [upload_id for upload_id in upload_ids if MemoryHost.hold(self, upload_id, holder, seconds)]
+
     def release(self, upload_id: str, holder: str) -> None:
         with self.mutex:
             if upload_id in self.leases and self.leases[upload_id].holder == holder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -62,11 +62,18 @@ class Counting(MemoryHost):
     """Counts transactions; does not answer as often as it is told not to."""
 
     finished: int = 0
+    leased: int = 0
     busy: int = 0
 
     def hold(self, upload_id: str, holder: str, seconds: float) -> bool:
+        self.leased += 1
         self._answer()
         return MemoryHost.hold(self, upload_id, holder, seconds)
+
+    def hold_all(self, upload_ids: Collection[str], holder: str, seconds: float) -> Collection[str]:
+        self.leased += 1
+        self._answer()
+        return MemoryHost.hold_all(self, upload_ids, holder, seconds)
 
     def finish_all(self, arrivals: Sequence[Arrival]) -> Sequence[str | Exception]:
         self.finished += 1
@@ -275,6 +282,19 @@ def test_what_is_set_aside_stays_leased_however_long_a_round_is() -> None:
         assert all(lease.until > scene.store.now for lease in scene.host.leases.values())
     assert {upload_id: lease.holder for upload_id, lease in scene.host.leases.items()} == holders
     assert len(holders) == len(uploads)
+
+
+def test_leases_of_what_is_set_aside_cost_a_statement_for_each_account_and_not_for_each_upload() -> None:
+    scene = Scene()
+    accounts = range(10, 30)
+    for actor_id in accounts:
+        for number in range(20):
+            scene.arrive(actor_id, 3 * MIB + number)
+    turn(scene.seats[0], len(accounts))
+    assert scene.store.now > LEASE
+    assert len(scene.host.leases) > 10 * len(accounts)
+    assert all(lease.until > scene.store.now for lease in scene.host.leases.values())
+    assert scene.host.leased <= len(accounts) * scene.store.now / (LEASE / 4)
 
 
 def test_what_another_process_took_on_meanwhile_is_left_to_it() -> None:

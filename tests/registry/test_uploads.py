@@ -241,6 +241,17 @@ def test_a_lease_is_prolonged_by_its_holder_and_taken_when_it_ended(linked: Link
     assert not linked.uploads.hold("0" * 32, ANN, 10)
 
 
+def test_leases_are_prolonged_together_and_only_those_of_their_holder(linked: Linked, clock: Clock) -> None:
+    mine, another, free = [linked.begin(1, f"{number:064x}", 7, "tus").id for number in range(3)]
+    assert linked.uploads.hold(mine, ANN, 10)
+    assert linked.uploads.hold(another, BOB, 10)
+    assert linked.uploads.hold_all([mine, another, free, "0" * 32], ANN, 20) == {mine, free}
+    clock.pass_(seconds=15)
+    assert not linked.uploads.hold(mine, BOB, 10)
+    assert linked.uploads.hold_all([mine, another], ANN, 20) == {mine, another}
+    assert linked.uploads.hold_all([], ANN, 20) == set()
+
+
 def test_many_workers_lease_each_upload_once(linked: Linked) -> None:
     for number in range(24):
         linked.uploads.arrive(linked.begin(1, f"{number:064x}", 1).id, "key")
