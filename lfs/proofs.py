@@ -14,9 +14,9 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
-from lfs.host import SMALL, Host, Upload
+from lfs.host import SMALL, Host
 from lfs.reading_back import LEASE, RETRY, ReadingBack
 from lfs.store import ObjectStore
 from lfs.turns import Seat, Turns
@@ -80,17 +80,6 @@ class Prover:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
 
-    def prove(self, upload: Upload, holder: str) -> None:
-        """Prove one upload that `holder` has leased, or find that it is something else; repeatable.
-
-        It stays arrived if another holder took it on, and after an exception.
-        Raises: Unavailable, NoSpace, ObjectAbsent (its repo is gone), and whatever else may pass.
-        """
-        reading = self._reading([upload], holder)
-        reading.go_on(lambda: False)
-        for _, error in reading.failed:
-            raise error
-
     def _work(self, seat: Seat) -> None:
         while not self._stopping.is_set():
             told = self._told
@@ -108,7 +97,6 @@ class Prover:
     def _lease(self, largest: int | None, besides: Collection[int]) -> ReadingBack | None:
         holder = secrets.token_hex(16)
         found = self._host.arrived(holder, LEASE, GROUP, largest=largest, besides=besides)
-        return self._reading(found, holder) if found else None
-
-    def _reading(self, uploads: Sequence[Upload], holder: str) -> ReadingBack:
-        return ReadingBack(uploads, holder, host=self._host, store=self._store, clock=self._clock)
+        if not found:
+            return None
+        return ReadingBack(found, holder, host=self._host, store=self._store, clock=self._clock)

@@ -28,7 +28,7 @@ from lfs.errors import LfsError
 from lfs.grants import Grant
 from lfs.host import Opening, Upload, UploadMode, Wanted
 from lfs.multipart import Multipart
-from lfs.proofs import LEASE, Prover
+from lfs.reading_back import LEASE
 from lfs.store import Probe, lfs_key, staging_key
 from lfs.tus import Tus
 from lfs.uploads import Uploads
@@ -39,6 +39,7 @@ from registry.desk import Shelves
 from registry.routes.auth import DoorAccess
 from registry.routes.lfs import LfsHost
 from tests.faults.test_gc import NEVER, Changes
+from tests.lfs import proving
 from tests.registry import people
 from tests.services.house import findings
 from tests.services.s3 import S3Endpoint, make_bucket, moto
@@ -113,9 +114,8 @@ class Life:
 
     def prove(self) -> None:
         """Do the work of a prover."""
-        prover = Prover(host=self.host, store=self.store)
         for upload in self.host.arrived("ab" * 16, LEASE, 10):
-            prover.prove(upload, "ab" * 16)
+            proving.prove(upload, "ab" * 16, host=self.host, store=self.store)
             self.host.release(upload.id, "ab" * 16)
 
     @property

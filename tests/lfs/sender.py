@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from lfs.errors import Interrupted
 from lfs.grants import Grant
 from lfs.host import Opening, Wanted
-from lfs.proofs import Prover
 from lfs.store import ObjectStore
 from lfs.tus import Tus
+from tests.lfs import proving
 from tests.lfs.memory_host import MemoryHost
 
 MIB = 1 << 20
@@ -59,9 +59,8 @@ class Client:
 
     def prove(self) -> None:
         """Prove what waits for it, as the thread of a server does."""
-        prover = Prover(host=self.host, store=self.store)
         for upload in self.host.arrived("f" * 32, 60, 10):
-            prover.prove(upload, "f" * 32)
+            proving.prove(upload, "f" * 32, host=self.host, store=self.store)
             self.host.release(upload.id, "f" * 32)
 
     @property

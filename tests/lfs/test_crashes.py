@@ -17,10 +17,11 @@ from lfs.choices import Policy
 from lfs.grants import Grant, Grants
 from lfs.host import Leave, Upload
 from lfs.multipart import Multipart
-from lfs.proofs import LEASE, Prover
+from lfs.reading_back import LEASE
 from lfs.store import lfs_key, staging_key
 from lfs.uploads import Uploads
 from tests.contracts.memory_store import MemoryStore
+from tests.lfs import proving
 from tests.lfs.memory_host import MemoryHost
 from tests.lfs.test_batch import Signing
 
@@ -88,9 +89,8 @@ class House:
         if "actions" in answer["objects"][0]:
             upload = next(row for row in reversed(self.host.uploads.values()) if row.state == "open")
             SENDERS[self.way](host, store, self.store, upload)
-        prover = Prover(host=host, store=store)
         for upload in host.arrived("a worker", LEASE, 10):
-            prover.prove(upload, "a worker")
+            proving.prove(upload, "a worker", host=host, store=store)
 
     def sound(self) -> None:
         """Insist that whatever is linked is there, whole."""

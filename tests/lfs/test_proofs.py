@@ -13,9 +13,11 @@ import pytest
 
 from lfs.errors import Damaged, ObjectAbsent, QuotaExceeded, Unavailable
 from lfs.host import Held, Opening, Proof, Upload, UploadMode, Wanted
-from lfs.proofs import LEASE, Prover
+from lfs.proofs import Prover
+from lfs.reading_back import LEASE
 from lfs.store import Reader, Span, Stat, file_key, lfs_key, staging_key
 from tests.contracts.memory_store import MemoryStore
+from tests.lfs import proving
 from tests.lfs.memory_host import MemoryHost
 from tests.lfs.ways import until
 
@@ -35,7 +37,7 @@ def arrived(host: MemoryHost, store: MemoryStore, mode: UploadMode = "multipart"
 def prove(host: MemoryHost, store: MemoryStore, upload: Upload, **more: Callable[[], float]) -> Upload:
     """Prove one upload as a worker does, and return its row."""
     assert host.hold(upload.id, "me", LEASE)
-    Prover(host=host, store=store, **more).prove(upload, "me")
+    proving.prove(upload, "me", host=host, store=store, **more)
     return host.uploads[upload.id]
 
 
@@ -119,7 +121,7 @@ def test_a_repo_that_is_gone_costs_no_bytes_that_others_may_have() -> None:
     host.links.add((2, OID))
     host.repos.pop("org/model")
     with pytest.raises(ObjectAbsent):
-        Prover(host=host, store=store).prove(upload, "me")
+        proving.prove(upload, "me", host=host, store=store)
     assert store.objects == {lfs_key(OID, upload.id): BODY}
 
 
@@ -145,7 +147,7 @@ def test_who_proves_what_another_has_refused_links_nothing() -> None:
     host.hold(upload.id, "me", LEASE)
     host.fail(upload.id, "The bytes are gone.")
     with pytest.raises(ObjectAbsent):
-        Prover(host=host, store=store).prove(upload, "me")
+        proving.prove(upload, "me", host=host, store=store)
     assert host.links == set()
 
 
@@ -216,7 +218,7 @@ def test_who_lost_the_lease_neither_fails_nor_deletes() -> None:
     for body in (BODY, bytes(len(BODY))):
         upload = arrived(host, store, body=body)
         host.hold(upload.id, "another", 100 * LEASE)
-        Prover(host=host, store=store, clock=lambda: store.now).prove(upload, "me")
+        proving.prove(upload, "me", host=host, store=store, clock=lambda: store.now)
         assert host.uploads[upload.id].state == "arrived"
         assert store.objects[lfs_key(OID, upload.id)] == body
 
