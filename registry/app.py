@@ -186,8 +186,10 @@ class Beside:
             self._recurring.append(_ingesting(config, shelves, self.prover, meter))
             if config.xet_ingest == "auto":
                 wholes = Wholes(shelves.database, smallest=SMALLEST, freed=meter.freed.inc)
-                once = Once(shelves.database, shelves.store, wholes)
-                self._recurring.append(Recurring("wholes", once.run, seconds=_MINUTE))
+                self._recurring.append(Recurring("wholes", wholes.run, seconds=_MINUTE))
+                # Apart: to go back is to read whole objects.
+                once = Once(shelves.database, shelves.store)
+                self._recurring.append(Recurring("once", once.run, seconds=_MINUTE))
 
     def storage(self) -> str:
         """Name what the shelf was found to enforce; empty while that is not known."""
