@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from registry.tables.identity import namespaces, users
 from registry.tables.meta import metadata
 from registry.tables.objects import lfs_links, lfs_objects, lfs_uploads
 from registry.tables.repos import repos
+from registry.tables.work import events
 from registry.tables.xet import (
     xet_arrivals,
     xet_domains,
@@ -120,6 +122,36 @@ def test_going_back_from_the_third_revision_leaves_what_came_whole(empty: Databa
     with empty.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
+
+
+@pytest.mark.parametrize(
+    ("days", "state", "stays"), [(6, "stored", True), (6, "deleting", False), (8, "stored", False)]
+)
+def test_going_back_from_the_third_revision_names_the_bytes_that_came_while_they_lie_there(
+    empty: Database, days: int, state: str, stays: bool
+) -> None:
+    schema.migrate(empty)
+    add_user(empty, "ann")
+    repo, at = add_repo(empty, "ann", "one"), now() - timedelta(days=days)
+    key = "xet/files/" + CHUNKED
+    made = {"oid": CHUNKED, "size": 300, "key": key, "kind": "xet", "state": state, "stored_at": at}
+    link = {"repo_id": repo, "oid": CHUNKED, "size": 300, "linked_at": at, "seen_at": at}
+    # It was whole twice, by another upload each time.
+    acts: list[dict[str, object]] = [
+        {"at": at, "act": "object.chunked", "subject": CHUNKED, "body": {"was": was, "key": key, "bytes": 300}}
+        for was in ("lfs/first", "lfs/second")
+    ]
+    with empty.write() as connection:
+        connection.execute(sa.insert(lfs_objects), [made])
+        connection.execute(sa.insert(lfs_links), [link])
+        connection.execute(sa.insert(events), acts)
+        connection.execute(sa.update(repos).values(lfs_bytes=300))
+    schema.revert(empty, "0002")
+    with empty.read() as connection:
+        found = connection.exec_driver_sql("SELECT oid, key, kind FROM lfs_objects").all()
+        assert [tuple(row) for row in found] == ([(CHUNKED, "lfs/second", "whole")] if stays else [])
+        assert connection.exec_driver_sql("SELECT lfs_bytes FROM repos").scalar() == (300 if stays else 0)
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM lfs_links").scalar() == stays
 
 
 WHOLE, CHUNKED = "a" * 64, "b" * 64
