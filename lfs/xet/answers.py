@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
-from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -79,20 +78,19 @@ def length(size: int) -> Response:
 
 
 class Followed:
-    """Answers at once, tells how far `work` is on one of `threads`, and ends with what comes of it.
+    """Answers at once, tells how far `work` is, and ends with what comes of it.
 
     `done` is called once the work has ended, however it did, also when the client left before.
     """
 
     def __init__(
         self,
-        work: Callable[[Tell], bool],
-        threads: CapacityLimiter,
+        work: Callable[[Tell], Coroutine[object, object, bool]],
         *,
         beat: float | None = None,
         done: Callable[[], None] = lambda: None,
     ) -> None:
-        self._work, self._threads, self._beat, self._done = work, threads, beat or BEAT, done
+        self._work, self._beat, self._done = work, beat or BEAT, done
         self._lines: asyncio.Queue[Json | None] = asyncio.Queue()
         self._last: Json = {"type": "waiting"}
 
@@ -100,7 +98,7 @@ class Followed:
         """Answer one request."""
         headers = [(b"content-type", b"application/x-ndjson"), (b"x-accel-buffering", b"no")]
         loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(to_thread.run_sync(self._work, self._teller(loop), limiter=self._threads))
+        task = asyncio.ensure_future(self._work(self._teller(loop)))
         task.add_done_callback(self._ended)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})

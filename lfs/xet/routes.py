@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -31,9 +32,10 @@ from lfs.errors import GrantInvalid, Missing, NeedsLogin, NotAllowed, ObjectAbse
 from lfs.store import ObjectStore, Span
 from lfs.transfer import Outgoing, Transfer
 from lfs.xet import answers, asked, plan
+from lfs.xet.filers import Filers
 from lfs.xet.filing import Filing
 from lfs.xet.index import File, Leave, Scope, XetIndex
-from lfs.xet.places import Places
+from lfs.xet.places import Place, Places
 from lfs.xet.proving import LONGEST
 from lfs.xet.tables import Tables
 from lfs.xet.taking import Taking
@@ -81,14 +83,14 @@ class XetRoutes:
         transfer: Transfer,
         origin: Callable[[Request], str],
         folder: Path | None = None,
-        places: int = PLACES,
+        places: Places | None = None,
         greet: Callable[[str, int], None] = lambda token, actor_id: None,
     ) -> None:
         self._index, self._store, self._taking, self._filing = index, store, taking, filing
         self._tables, self._tokens, self._transfer = tables, tokens, transfer
         self._origin, self._folder, self._greet = origin, folder, greet
-        self._filers, self._committers = CapacityLimiter(FILERS), CapacityLimiter(COMMITTERS)
-        self._places = Places(places)
+        self._threads, self._committers = CapacityLimiter(FILERS), CapacityLimiter(COMMITTERS)
+        self._places, self._filers = places or Places(PLACES), Filers(FILERS)
 
     def routes(self) -> list[Route]:
         """The table of routes; the last one takes all that begins like them."""
@@ -115,7 +117,8 @@ class XetRoutes:
         try:
             found = self._around(request)
         except answers.PASSES as error:
-            # Clients take no other answer for "not now": they would give the whole upload up.
+            # By this every client sends the chunk at once. hf_xet 1.1 to 1.8 does so after a 429 as well; of other
+            # clients that is not known, and one that tried again for minutes would have sent it long before.
             raise ObjectAbsent("There is no time to look for this chunk; send it.") from error
         if found is None:
             raise ObjectAbsent("Nobody marked this chunk; send it.")
@@ -156,18 +159,18 @@ class XetRoutes:
     async def file(self, request: Request) -> ASGIApp:
         """POST: file the files of a shard; 200 after all of them are durable."""
         leave = await self._filing_leave(request)
-        with self._places.taken(leave.actor_id):
-            work = _filed(self._filing, leave, await self._shard(request))
-            inserted = await to_thread.run_sync(work, lambda verified, total: None, limiter=self._filers)
+        with self._places.taken(leave.actor_id) as place:
+            spool = await place.waiting(self._shard(request))
+            inserted = await self._filed(place, leave, spool, lambda verified, total: None)
         return answers.said({"result": int(inserted)})
 
     async def follow(self, request: Request) -> ASGIApp:
         """POST: file the files of a shard, telling in lines of JSON how far that is."""
         leave = await self._filing_leave(request)
-        with contextlib.ExitStack() as place:
-            place.enter_context(self._places.taken(leave.actor_id))
-            work = _filed(self._filing, leave, await self._shard(request))
-            return answers.Followed(work, self._filers, done=place.pop_all().close)
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(self._places.taken(leave.actor_id))
+            spool = await place.waiting(self._shard(request))
+            return answers.Followed(partial(self._filed, place, leave, spool), done=stack.pop_all().close)
 
     def reconstruct_1(self, request: Request, body: bytes) -> Response:
         """GET: which chunks of which xorbs make a file or a range of it, and where to fetch each; for older clients."""
@@ -272,11 +275,20 @@ class XetRoutes:
         """Take a shard in: into memory if it is small, else into a file until it is its turn."""
         return await self._transfer.receive(request.receive, lambda source: asked.spooled(source, self._folder))
 
+    async def _filed(self, place: Place, leave: Leave, spool: IO[bytes], tell: answers.Tell) -> bool:
+        """File a shard when it is its turn. Raises: Busy (the place was lost before), and as `Filing.file`."""
+        try:
+            await place.waiting(self._filers.turn(leave.actor_id))
+        except BaseException:
+            spool.close()
+            raise
+        try:
+            return await to_thread.run_sync(_file, self._filing, leave, spool, tell, limiter=self._threads)
+        finally:
+            self._filers.end(leave.actor_id)
 
-def _filed(filing: Filing, leave: Leave, spool: IO[bytes]) -> Callable[[answers.Tell], bool]:
-    def work(tell: answers.Tell) -> bool:
-        with spool:
-            data = spool.read()
-        return filing.file(leave, data, tell)
 
-    return work
+def _file(filing: Filing, leave: Leave, spool: IO[bytes], tell: answers.Tell) -> bool:
+    with spool:
+        data = spool.read()
+    return filing.file(leave, data, tell)

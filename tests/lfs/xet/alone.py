@@ -30,6 +30,7 @@ from lfs.store import ObjectStore
 from lfs.transfer import Transfer
 from lfs.xet.filing import Filing
 from lfs.xet.index import Leave
+from lfs.xet.places import Places
 from lfs.xet.routes import XetRoutes
 from lfs.xet.tables import Tables
 from lfs.xet.taking import Taking
@@ -67,7 +68,7 @@ class Alone:
     hidden: Collection[str] = ()
     filing_kind: type[Filing] = Filing
     slots: int = 64
-    places: int = 32
+    places: Places | None = None
     before: Callable[[Scope], None] = lambda scope: None
     heard: list[Heard] = field(default_factory=list)
     greeted: list[tuple[str, int]] = field(default_factory=list)

@@ -6,10 +6,11 @@ import inspect
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
-from anyio import CapacityLimiter
+from anyio import to_thread
 from starlette.types import Receive, Scope, Send
 
 from lfs import errors
@@ -41,7 +42,7 @@ def lines(filing: Filing, patience: int = 3) -> Iterator[dict[str, object]]:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await Followed(filing, CapacityLimiter(1), beat=0.01)(scope, receive, send)
+            await Followed(partial(to_thread.run_sync, filing), beat=0.01)(scope, receive, send)
 
     with serving(app) as url, httpx.stream("POST", url, trust_env=False) as answer:
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
