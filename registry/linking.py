@@ -26,6 +26,7 @@ from registry.tables.repos import repos
 from registry.tables.xet import xet_links
 from registry.together import Together
 from registry.xet_holes import HOLED, holed_among
+from registry.xet_pieces import STREWN
 
 _UPLOADS = sa.select(
     *(lfs_uploads.c[name] for name in ("id", "repo_id", "actor_id", "oid", "size", "state", "reason"))
@@ -101,7 +102,7 @@ class Linker:
         """Link an object to the repo of its upload; durable at return. Return the key under which it is served.
 
         Repeating it after success is success. An object that is condemned, damaged or on its way out lives again,
-        under the key of this proof; so does one that is made of chunks of which some were found damaged.
+        under the key of this proof; so does one whose chunks were found damaged, some of them, or strewn.
         Raises: ObjectAbsent (no such upload, it failed, or its repo is gone), DigestMismatch or SizeMismatch (the
         proof is of another object), QuotaExceeded, Damaged (the object is known with another size), Busy (the object
         is damaged or on its way out under this very key, or the database does not answer).
@@ -126,6 +127,7 @@ class _Statements:
         self.links = database.prepare(_LINKS)
         self.objects = database.prepare(_OBJECTS)
         self.holed = database.prepare(HOLED)
+        self.strewn = database.prepare(STREWN)
         self.new_objects = database.prepare_insert(lfs_objects, unless_there=True)
         self.new_links = database.prepare_insert(lfs_links)
         self.seen = database.prepare_change(_SEEN)
@@ -249,10 +251,13 @@ class _Settling:
                 self._answers[place] = error or key
 
     def _is_needed(self, proven: Proven, key: str) -> bool:
-        """Say whether these bytes stand in for a file under `key` that cannot be put together any more."""
-        if proven.key == key:
+        """Say whether these bytes stand in for a file under `key` that is holed, or strewn as they are not."""
+        if proven.key == key or not key.startswith(FILES):
             return False
-        return bool(holed_among([key], lambda files: self._statements.holed.within(self._connection, files)))
+        if holed_among([key], lambda files: self._statements.holed.within(self._connection, files)):
+            return True
+        keys = [key, proven.key]
+        return holed_among(keys, lambda files: self._statements.strewn.within(self._connection, files)) == {key}
 
     def _objects(self, wanted: dict[str, Proven]) -> list[Any]:
         """Lock the rows of objects, made where there is none."""

@@ -43,6 +43,9 @@ HOLED = sa.select(xet_files.c.hash).where(
 
 
 def holed_among(keys: Iterable[str], ask: Callable[[Mapping[str, object]], Iterable[Any]]) -> set[str]:
-    """Return those of these keys of objects that are holed files; `ask` runs `HOLED`, if any of them is a file."""
+    """Return those of these keys of objects that are holed files; `ask` runs `HOLED`, if any of them is a file.
+
+    Or files of which another such choice tells.
+    """
     files = {parse(key.removeprefix(FILES)): key for key in keys if key.startswith(FILES)}
     return {files[bytes(row.hash)] for row in ask({"files": list(files)})} if files else set()

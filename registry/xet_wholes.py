@@ -28,26 +28,18 @@ from registry.db import Database, now
 from registry.tables.objects import lfs_objects, lfs_uploads
 from registry.tables.work import events
 from registry.tables.xet import xet_file_xorbs, xet_files, xet_links, xet_xorbs
+from registry.xet_pieces import IS_STREWN
 
 log = logging.getLogger(__name__)
 
 REST = timedelta(hours=24)
 """Since a file was filed by its chunks. A new file is read most on its first day, and costs least as it came; and many
 an upload is replaced or taken back by then."""
-PIECE = 128 << 10
-"""Bytes that a file has to have for each of its terms: pieces of clients have 512 KiB on the average, and those of a
-file of zeros so many. The store is asked for each piece, whatever repo the reader comes by, so a file that somebody
-strewed over many xorbs gives no object its place."""
-SPARE = 16
-"""Terms that a file may have beyond that."""
 PAGE = 2_000
 """Links in one look."""
 
 _START = (0, b"", "")
 _PLACE = (xet_links.c.repo_id, xet_links.c.file, xet_links.c.sha256)
-# Bytes of a term, as `lfs.xet.index.File` lays it out. Both databases know the length without reading the terms.
-_TERM = 48
-_READS_WELL = sa.func.length(xet_files.c.terms, type_=sa.Integer) // _TERM <= SPARE + xet_files.c.size // PIECE
 _OWN = re.compile(r"lfs/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}\.(?P<upload>[0-9a-f]{32})")
 
 
@@ -102,7 +94,7 @@ class Wholes:
         after = sa.select(*_PLACE).where(here).order_by(*_PLACE).offset(self._page - 1).limit(1)
         with self._db.read() as connection:
             last = connection.execute(after).first()
-            due = sa.select(*columns).select_from(both).where(self._is_proven(page), self._is_whole(), _READS_WELL)
+            due = sa.select(*columns).select_from(both).where(self._is_proven(page), self._is_whole(), ~IS_STREWN)
             rows = connection.execute(due).all()
         end = _START if last is None else (last.repo_id, bytes(last.file), last.sha256)
         return [Twice(row.oid, row.size, row.key, bytes(row.file)) for row in rows], end
@@ -117,7 +109,7 @@ class Wholes:
 
     def change(self, one: Twice) -> bool:
         """Let an object be put together from now on; False, and nothing happens, if it is not what it was, a chunk is
-        not sound, or the file is in too many pieces.
+        not sound, or the file is strewn.
 
         One transaction, durable at return. Raises: Busy.
         """
@@ -143,8 +135,8 @@ class Wholes:
 
 
 def _is_sound(connection: Connection, one: Twice) -> bool:
-    """Lock a file and its xorbs against changes, and say whether it is here, reads well, and all of them are."""
-    here = sa.and_(xet_files.c.hash == one.file, _READS_WELL)
+    """Lock a file and its xorbs against changes, and say whether it is here, not strewn, and all of them are."""
+    here = sa.and_(xet_files.c.hash == one.file, ~IS_STREWN)
     file = sa.select(xet_files.c.size).where(here).with_for_update(read=True)
     if connection.execute(file).scalar() != one.size:
         return False

@@ -25,7 +25,8 @@ from registry.tables.work import events
 from registry.tables.xet import xet_links, xet_xorbs
 from registry.upkeep.faults import BadObject
 from registry.upkeep.repair_objects import ObjectRepair
-from registry.xet_wholes import SPARE, Twice, Wholes
+from registry.xet_pieces import SPARE
+from registry.xet_wholes import Twice, Wholes
 from tests.lfs.xet.xorbs import Made, made, random_xorb
 from tests.registry import people
 from tests.registry.upkeep.chunking import Whole, XetCollected, chunking, whole
@@ -208,7 +209,7 @@ def strewn(first: Made, second: Made, times: int) -> Whole:
 
 
 @pytest.mark.parametrize("pieces", [SPARE, SPARE + 2])
-def test_a_file_in_too_many_pieces_gives_no_object_its_place(lone: XetCollected, pieces: int) -> None:
+def test_a_strewn_file_gives_no_object_its_place(lone: XetCollected, pieces: int) -> None:
     file = strewn(ONE, TWO, pieces // 2)
     key = twice(lone, file)
     lone.take(ONE, TWO)
@@ -222,7 +223,7 @@ def test_a_file_in_too_many_pieces_gives_no_object_its_place(lone: XetCollected,
     assert row(lone, file).kind == ("xet" if well else "whole")
 
 
-def test_an_object_is_kept_by_that_file_of_its_bytes_which_reads_well(lone: XetCollected) -> None:
+def test_an_object_is_kept_by_that_file_of_its_bytes_which_is_not_strewn(lone: XetCollected) -> None:
     strewn_one = strewn(ONE, TWO, SPARE)
     joined = made(strewn_one.bytes)
     key = twice(lone, strewn_one)
@@ -235,6 +236,37 @@ def test_an_object_is_kept_by_that_file_of_its_bytes_which_reads_well(lone: XetC
     assert row(lone, strewn_one).key == key
     assert wholes(lone).run() == 1
     assert row(lone, strewn_one).key == whole(joined).key
+
+
+def test_an_object_that_came_strewn_is_read_by_what_comes_after_it(house: XetCollected) -> None:
+    first = strewn(ONE, TWO, SPARE)
+    joined = made(first.bytes)
+    house.take(ONE, TWO)
+    house.file(first)
+    house.prove()
+    assert row(house, first).key == first.key
+    other = people.add_repo(house.database, "bob", "other")
+    house.bring(joined, repo_id=other)
+    assert (row(house, first).key, row(house, first).kind) == (whole(joined).key, "xet")
+    # Neither whole bytes nor those of the first take its place.
+    house.upload(first.bytes)
+    house.take(ONE, TWO, repo_id=other)
+    house.file(first, repo_id=other, shard="6" * 64)
+    house.prove()
+    assert row(house, first).key == whole(joined).key
+    assert house.findings() == []
+
+
+def test_whole_bytes_take_the_place_of_a_strewn_file(house: XetCollected) -> None:
+    first = strewn(ONE, TWO, SPARE)
+    house.take(ONE, TWO)
+    house.file(first)
+    house.prove()
+    house.upload(first.bytes)
+    assert row(house, first).kind == "whole"
+    house.later(days=2)
+    assert wholes(house).run() == 0
+    assert house.findings() == []
 
 
 def test_small_ones_stay_as_they_came(lone: XetCollected) -> None:
