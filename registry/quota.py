@@ -2,7 +2,8 @@
 
     used      git and LFS bytes of its living repos; each repo counts what it links, also what others share
     reserved  objects announced to its repos and not linked yet: each (repo, object) once, until its upload expires;
-              and xorbs that it brought or has leave to bring, while no file of it names them: `registry/xet_arrivals`
+              files of Xet that say no SHA-256, while a link lives; and xorbs that it brought or has leave to bring,
+              while its files have not all of them: `registry/xet_arrivals`
     quota     its own, else the setting `QUOTA`, else none
 
 Who decides by these numbers locks the namespace's row, after the repo's and before any object's; no quota, no lock.
@@ -23,7 +24,7 @@ from registry.errors import QuotaExceeded
 from registry.tables.identity import namespaces
 from registry.tables.objects import lfs_links, lfs_uploads
 from registry.tables.repos import repos
-from registry.tables.xet import xet_arrivals
+from registry.tables.xet import xet_arrivals, xet_links
 
 _LIMITED = (
     sa.select(namespaces.c.id, namespaces.c.name, namespaces.c.quota)
@@ -121,14 +122,14 @@ class Quotas:
         usage = self.held(connection, namespace_id)
         if usage is not None:
             own = _number(connection, sa.select(repos.c.git_bytes + repos.c.lfs_bytes).where(repos.c.id == repo_id))
-            usage.check(own + _number(connection, _reserved(lfs_uploads.c.repo_id == repo_id, self._clock())))
+            usage.check(own + _announced(connection, sa.select(sa.literal(repo_id)), self._clock()))
 
     def _count(self, connection: Connection, namespace_id: int, name: str, quota: int | None) -> Usage:
         alive = sa.and_(repos.c.namespace_id == namespace_id, repos.c.deleted_at.is_(None))
         used = _number(connection, sa.select(sa.func.sum(repos.c.git_bytes + repos.c.lfs_bytes)).where(alive))
-        here = sa.exists().where(repos.c.id == lfs_uploads.c.repo_id, alive)
         moment = self._clock()
-        reserved = _number(connection, _reserved(here, moment)) + _number(connection, _brought(namespace_id, moment))
+        reserved = _announced(connection, sa.select(repos.c.id).where(alive), moment)
+        reserved += _number(connection, _brought(namespace_id, moment))
         return Usage(name, self._default if quota is None else quota, used, reserved)
 
 
@@ -146,11 +147,21 @@ def shown(size: int) -> str:
     return f"{size / (1 << 10 * step):.1f}".removesuffix(".0") + f" {_STEPS[step]}"
 
 
-def _reserved(here: sa.ColumnElement[bool], moment: datetime) -> sa.Select[tuple[float]]:
+def _announced(connection: Connection, here: sa.Select[tuple[int]], moment: datetime) -> int:
+    """Sum up what is announced to repos and will be no link's yet, or never."""
+    return _number(connection, _reserved(here, moment)) + _number(connection, _unnamed(here))
+
+
+def _unnamed(here: sa.Select[tuple[int]]) -> sa.Select[Any]:
+    files = sa.and_(xet_links.c.repo_id.in_(here), xet_links.c.sha256 == "")
+    return sa.select(sa.func.sum(sa.cast(xet_links.c.size, sa.Float(53)))).where(files)
+
+
+def _reserved(here: sa.Select[tuple[int]], moment: datetime) -> sa.Select[tuple[float]]:
     linked = sa.exists().where(lfs_links.c.repo_id == lfs_uploads.c.repo_id, lfs_links.c.oid == lfs_uploads.c.oid)
     each = (
         sa.select(sa.func.max(lfs_uploads.c.size).label("size"))
-        .where(here, pending(moment), ~linked)
+        .where(lfs_uploads.c.repo_id.in_(here), pending(moment), ~linked)
         .group_by(lfs_uploads.c.repo_id, lfs_uploads.c.oid)
         .subquery()
     )

@@ -15,7 +15,8 @@ transactions wait for each other. A sweeper that locks a xorb before it condemns
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -31,10 +32,10 @@ from registry.links import insert_unless_there, parts_of
 from registry.prepared import Prepared
 from registry.quota import Quotas
 from registry.tables.repos import repos
-from registry.tables.xet import xet_file_xorbs, xet_files, xet_marks, xet_xorb_domains, xet_xorbs
+from registry.tables.xet import xet_file_xorbs, xet_files, xet_marks, xet_xorb_domains
 from registry.xet_arrivals import XetArrivals
 from registry.xet_links import XetLinks
-from registry.xet_uses import Uses
+from registry.xet_places import XetPlaces, xorbs_of
 from registry.xet_xorbs import Xorbs
 
 TOGETHER = 1_000
@@ -58,7 +59,7 @@ _LOCKED = (
     .order_by(xet_files.c.hash)
     .with_for_update(key_share=True)
 )
-_TERMS = sa.select(xet_files.c.hash, xet_files.c.terms).where(
+_TERMS = sa.select(xet_files.c.hash, xet_files.c.size, xet_files.c.terms).where(
     xet_files.c.hash.in_(sa.bindparam("hashes", expanding=True))
 )
 _KNOWN = sa.select(xet_files.c.hash).where(xet_files.c.hash.in_(sa.bindparam("hashes", expanding=True)))
@@ -82,55 +83,89 @@ class XetFiling:
         self._clock = clock
         self._sleep = sleep
 
-    def file(self, leave: Leave, filings: Sequence[Filing], shard: str, *, showing: bool = False) -> bool:
+    def file(
+        self, leave: Leave, filings: Sequence[Filing], shard: str, length: int = 0, *, showing: bool = False
+    ) -> bool:
         """File what a shard names; False if all of it was there before.
 
         Up to `TOGETHER` files are filed all or not at all, more of them group by group. Files that are made or mended
-        name the `shard`. With `showing` the domain may name from now on those xorbs of which the files have every
-        chunk; else it has to name all of them before.
+        name the `shard`, which counts by what its `length` is beyond the bytes of all files. With `showing` the domain
+        may name from now on those xorbs of which the files have every chunk; else it has to name all of them before.
         Raises: RepoAbsent, QuotaExceeded, ObjectAbsent (a xorb is not live in this domain any more; names them).
         """
-        changed, counting = False, self._counting(filings)
+        told = self._told(leave, filings, shard, length, showing=showing)
         if len(filings) > TOGETHER:
-            self._judge(leave, filings, counting)
+            self._judge(leave, filings, told)
             # Neighbours in the tables, so that a group writes half the pages: 380 MiB for 40,000 files, not 810.
             filings = sorted(filings, key=lambda one: one.file.hash)
-        named = _xorbs(filing.file for filing in filings)
-        for at in range(0, max(1, len(filings)), TOGETHER):
-            group = filings[at : at + TOGETHER]
-            if at and self._db.sqlite:
+        groups = [filings[at : at + TOGETHER] for at in range(0, max(1, len(filings)), TOGETHER)]
+        named = [xorbs_of(filing.file for filing in group) for group in groups]
+        last = {xorb: number for number, xorbs in enumerate(named) for xorb in xorbs}
+        changed = False
+        for number, group in enumerate(groups):
+            if number and self._db.sqlite:
                 self._sleep(PAUSE)
+            ended = {xorb for xorb in named[number] if last[xorb] == number}
             with self._db.write() as connection:
-                run = _Transaction(connection, self._rooms, self._clock(), leave, group, shard, showing=showing)
+                run = _Transaction(connection, self._rooms, self._clock(), leave, group, told)
                 # The first answers for all that the shard names.
-                changed |= run.run(named, counting) if at == 0 else run.run(_xorbs(one.file for one in group), ())
+                changed |= run.run(named[number] if number else last.keys(), ended, first=number == 0)
         return changed
 
-    def _counting(self, filings: Sequence[Filing]) -> set[bytes]:
-        """Return the xorbs in whose place the files will count.
+    def _told(self, leave: Leave, filings: Sequence[Filing], shard: str, length: int, *, showing: bool) -> _Told:
+        files = {filing.file.hash: filing.file for filing in filings}
+        counting = self._rooms.places.counting(leave, self._counting(filings))
+        shown = self._rooms.places.whole(files.values()) if showing else None
+        return _Told(shard, max(0, length - sum(file.size for file in files.values())), counting, shown)
 
-        One without a SHA-256 counts nothing, and one that stays as it is here is not made of those that are named.
+    def _counting(self, filings: Sequence[Filing]) -> list[File]:
+        """Return the files that count as an object, and are kept by the terms that are told.
+
+        One that is here by others is not made of the xorbs that are named, unless it takes these terms.
         """
         files = {filing.file.hash: filing.file for filing in filings if filing.sha256}
-        terms = {
-            bytes(row.hash): bytes(row.terms)
+        others = {
+            bytes(row.hash): File(bytes(row.hash), row.size, bytes(row.terms))
             for part in parts_of(files)
             for row in self._rooms.terms.every({"hashes": part})
+            if bytes(row.terms) != files[bytes(row.hash)].terms
         }
-        own = (
+        sound = self._rooms.xorbs.located(xorbs_of(others.values())).keys()
+        return [
             file
             for hash, file in files.items()
-            if terms.get(hash, file.terms) == file.terms or _is_better(file, terms[hash])
-        )
-        return _xorbs(own)
+            if hash not in others or _is_better(file, others[hash].terms) or not xorbs_of([others[hash]]) <= sound
+        ]
 
-    def _judge(self, leave: Leave, filings: Sequence[Filing], counting: Collection[bytes]) -> None:
+    def _judge(self, leave: Leave, filings: Sequence[Filing], told: _Told) -> None:
         """Look whether the whole of a shard has room; each group is judged again. Raises: QuotaExceeded."""
         usage = self._rooms.quotas.look(leave.repo_id)
         if usage is not None:
             with self._db.read() as connection:
                 opening = self._rooms.links.look(connection, leave, filings, self._clock())
-            opening.check(usage.without(self._rooms.arrivals.counted(leave, counting)))
+            arrivals = self._rooms.arrivals
+            opening.check(
+                usage.without(arrivals.counted(leave, told.replaced)),
+                more=max(0, told.excess - arrivals.counted(leave, told.own)),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A shard as a whole, whichever of its groups is filed."""
+
+    shard: str
+    excess: int
+    """The bytes of it that no file counts for."""
+    replaced: Collection[bytes]
+    """Xorbs that count, and in whose place its files will."""
+    shown: Collection[bytes] | None
+    """Xorbs that the domain may name from now on; None if it may name all of them."""
+
+    @property
+    def own(self) -> list[bytes]:
+        """The name by which its own bytes count, if any do."""
+        return [bytes.fromhex(self.shard)] if self.excess else []
 
 
 class _Rooms:
@@ -141,6 +176,7 @@ class _Rooms:
         self.arrivals = arrivals
         self.xorbs = xorbs
         self.links = XetLinks(database)
+        self.places = XetPlaces(database, arrivals)
         self.home = database.prepare(_HOME)
         self.locked = database.prepare(_LOCKED)
         self.known = database.prepare(_KNOWN)
@@ -159,49 +195,59 @@ class _Transaction:
         moment: datetime,
         leave: Leave,
         filings: Sequence[Filing],
-        shard: str,
-        *,
-        showing: bool,
+        told: _Told,
     ) -> None:
         self._connection = connection
         self._rooms = rooms
         self._moment = moment
         self._leave = leave
         self._filings = filings
-        self._shard = shard
-        self._showing = showing
+        self._told = told
+        self._shard = told.shard
         # Each file once, whatever is said of it.
         self._files = {filing.file.hash: filing.file for filing in filings}
         self._marks = {chunk: (filing.file.hash, xorb) for filing in filings for chunk, xorb in filing.marks}
 
-    def run(self, named: Collection[bytes], counting: Collection[bytes]) -> bool:
-        """File them, if the xorbs that are `named` are here; those in whose place files count, count no more."""
+    def run(self, named: Collection[bytes], ended: Collection[bytes], *, first: bool) -> bool:
+        """File them, if the xorbs that are `named` are here. Those that `ended` are in no later group.
+
+        These count no more if the files do in their place. Others are judged as if they counted no more, and do until
+        their last group: if that never comes, they stand for files that are not here.
+        """
         homes = self._rooms.home.within(self._connection, {"repo": self._leave.repo_id})
         if not homes:
             raise RepoAbsent("The repository is gone.")
         opening = self._rooms.links.look(self._connection, self._leave, self._filings, self._moment)
         usage = self._rooms.quotas.held(self._connection, homes[0].namespace_id)
-        released = self._rooms.arrivals.release(self._connection, self._leave, counting)
+        gone = [xorb for xorb in self._told.replaced if xorb in ended]
+        arrivals, released = self._rooms.arrivals, 0
         if usage is not None:
-            opening.check(usage.without(released))
-        stored = self._store(named)
+            released = arrivals.counted(self._leave, self._told.replaced, within=self._connection)
+            noted = arrivals.counted(self._leave, self._told.own, within=self._connection)
+            opening.check(usage.without(released), more=max(0, self._told.excess - noted) if first else 0)
+        arrivals.release(self._connection, self._leave, gone)
+        for own in self._told.own if first else ():
+            arrivals.add(self._connection, self._leave, own, self._told.excess)
+        stored = self._store(named, ended)
         opened = self._rooms.links.open(self._connection, opening)
         self._mark()
         return stored or opened
 
-    def _store(self, named: Collection[bytes]) -> bool:
+    def _store(self, named: Collection[bytes], ended: Collection[bytes]) -> bool:
         """Make the files, lock them and their xorbs, and mend what is not served well; True if anything changed."""
         kept, changed = self._rows()
         sound = self._claim(kept, named)
+        if self._told.shown is not None:
+            self._show([xorb for xorb in self._told.shown if xorb in ended and xorb in sound])
         for hash, file in self._files.items():
-            if _is_better(file, kept[hash].terms) or not (kept[hash] == file or _xorbs([kept[hash]]) <= sound):
+            if _is_better(file, kept[hash].terms) or not (kept[hash] == file or xorbs_of([kept[hash]]) <= sound):
                 here = xet_files.c.hash == hash
                 mended = {"size": file.size, "terms": file.terms, "shard": self._shard}
                 self._connection.execute(sa.update(xet_files).where(here).values(mended))
                 self._connection.execute(sa.delete(xet_file_xorbs).where(xet_file_xorbs.c.file == hash))
                 kept[hash] = file
                 changed.add(hash)
-        needs = sorted((hash, xorb) for hash in changed for xorb in _xorbs([kept[hash]]))
+        needs = sorted((hash, xorb) for hash in changed for xorb in xorbs_of([kept[hash]]))
         self._rooms.new_needs.put(self._connection, needs)
         return bool(changed)
 
@@ -235,12 +281,10 @@ class _Transaction:
         Raises: ObjectAbsent (one that is named is not, or not in this domain).
         """
         xorbs, named = self._rooms.xorbs, set(named)
-        sound = xorbs.claim(self._connection, named | _xorbs(kept.values()))
-        if self._showing:
-            self._show(named & sound)
-            gone = named - sound
-        else:
-            gone = named - (xorbs.shown(self._connection, self._leave.domain, named) & sound)
+        sound = xorbs.claim(self._connection, named | xorbs_of(kept.values()))
+        gone = named - sound
+        if self._told.shown is None:
+            gone |= named - xorbs.shown(self._connection, self._leave.domain, named)
         if gone:
             raise ObjectAbsent(
                 f"{len(gone)} of {len(named)} xorbs of this upload are not stored here any more; upload the files "
@@ -249,16 +293,12 @@ class _Transaction:
             )
         return sound
 
-    def _show(self, named: Collection[bytes]) -> None:
-        """Let the domain name the xorbs of which the files have every chunk, and be led to these alone."""
-        chosen = sa.select(xet_xorbs.c.hash, xet_xorbs.c.chunks)
-        found = (self._connection.execute(chosen.where(xet_xorbs.c.hash.in_(part))) for part in parts_of(named))
-        uses = Uses({bytes(row.hash): row.chunks for rows in found for row in rows})
-        for file in self._files.values():
-            uses.read(file.hash, file.terms)
-        shown = [{"domain_id": self._leave.domain, "hash": hash} for hash in sorted(uses.whole)]
-        insert_unless_there(self._connection, xet_xorb_domains, shown)
-        self._marks = {chunk: place for chunk, place in self._marks.items() if place[1] in uses.whole}
+    def _show(self, xorbs: Collection[bytes]) -> None:
+        """Let the domain name xorbs of which the files have every chunk, and be led to such alone."""
+        rows = [{"domain_id": self._leave.domain, "hash": hash} for hash in sorted(xorbs)]
+        insert_unless_there(self._connection, xet_xorb_domains, rows)
+        shown = self._told.shown or ()
+        self._marks = {chunk: place for chunk, place in self._marks.items() if place[1] in shown}
 
     def _mark(self) -> None:
         rows = [
@@ -274,10 +314,6 @@ class _Transaction:
         )
         if rows:
             self._connection.execute(newest, rows)
-
-
-def _xorbs(files: Iterable[File]) -> set[bytes]:
-    return {part.xorb for file in files for part in file.parts()}
 
 
 def _is_better(file: File, kept: bytes) -> bool:

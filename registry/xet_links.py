@@ -163,17 +163,18 @@ class Opening:
     """Objects that the repo has, proven."""
     standing: _Standing
 
-    def check(self, usage: Usage) -> None:
-        """Look whether what is owed fits beside what is held and on its way, each object once.
+    def check(self, usage: Usage, *, more: int = 0) -> None:
+        """Look whether what is owed fits beside what is held and on its way, each object once; and `more` bytes.
 
-        Raises: QuotaExceeded.
+        A file that says no SHA-256 is owed when its link is made. Raises: QuotaExceeded.
         """
         asked: dict[str, int] = {}
         for upload in self.owed.values():
             if upload.oid not in self.standing.linked:
-                more = max(0, upload.size - self.standing.sizes.get(upload.oid, 0))
-                asked[upload.oid] = max(asked.get(upload.oid, 0), more)
-        usage.check(sum(asked.values()))
+                left = max(0, upload.size - self.standing.sizes.get(upload.oid, 0))
+                asked[upload.oid] = max(asked.get(upload.oid, 0), left)
+        unnamed = sum(file.size for said, file in self.said.items() if not said[1] and said not in self.links)
+        usage.check(sum(asked.values()) + unnamed + more)
 
 
 def _upload(leave: Leave, file: File, oid: str) -> Upload:

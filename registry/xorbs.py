@@ -96,10 +96,10 @@ class XetRows:
         with _translated():
             self._xorbs.drop_grant(id)
 
-    def file(self, leave: Leave, filings: Sequence[Filing], shard: str) -> bool:
+    def file(self, leave: Leave, filings: Sequence[Filing], shard: str, length: int = 0) -> bool:
         """File what a shard names."""
         with _translated():
-            return self._filing.file(leave, filings, shard)
+            return self._filing.file(leave, filings, shard, length)
 
     def copy(self, leave: Leave, filings: Sequence[Filing]) -> bool:
         """File what another repo has proven: its xorbs are shown to the domain of `leave` with it, or not at all."""

@@ -88,7 +88,7 @@ class Filing:
         filings = check(shard, lambda name: self._table(known[name]), run, tell)
         sha256 = hashlib.sha256(data).hexdigest()
         self._store.put(shard_key(sha256), data, len(data), sha256)
-        inserted = self._index.file(leave, filings, sha256)
+        inserted = self._index.file(leave, filings, sha256, len(data))
         self._told()
         return inserted
 

@@ -137,7 +137,8 @@ class XetIndex(Protocol):
     def keep(self, leave: Leave, xorb: Xorb) -> Xorb:
         """Make a proven xorb live in the domain of `leave`, promised; durable at return. Repeatable, also at once.
 
-        It counts against the quota of the namespace for two days, or until a file of it is filed there.
+        It counts against the quota of the namespace for as long as it is promised, or until files are filed there that
+        say a SHA-256 and have every chunk of it.
         Returns the xorb that is served: `xorb`, unless the store had it already, sound and under other keys: then the
         caller may delete its own. One that is condemned, quarantined or on its way out lives again, under these keys.
         Raises: QuotaExceeded, RepoAbsent; then nothing is changed.
@@ -158,11 +159,13 @@ class XetIndex(Protocol):
     def drop_grant(self, id: str) -> None:
         """Forget a grant; absent is success."""
 
-    def file(self, leave: Leave, filings: Sequence[Filing], shard: str) -> bool:
+    def file(self, leave: Leave, filings: Sequence[Filing], shard: str, length: int = 0) -> bool:
         """File what a shard names, for the repo of `leave`; False if all of it was there before. Durable at return.
 
         Files, their xorbs, links of the repo, marks and promises; a link stays declared until its sha256 is proven.
-        Condemned xorbs live again. `shard` is its SHA-256 in hex: files that are made or mended by it name it.
+        Condemned xorbs live again. `shard` is its SHA-256 in hex: files that are made or mended by it name it. What
+        its `length` is beyond the bytes of its files counts as a xorb does; so does a file without a SHA-256, by its
+        size, while its link lives.
         A shard of thousands of files is filed in groups, each of them whole or not at all; the xorbs and the quota are
         judged for all of it before the first. Who is cut off, or refused in between, leaves files that the next try
         finds there. Raises: ObjectAbsent (a xorb is not live in this domain any more), QuotaExceeded, RepoAbsent.

@@ -130,7 +130,7 @@ class _OneObject(XetRows):
         if domain.id != leave.domain:
             raise errors.BadToken("The repo was moved, or opened or closed; begin anew.")
 
-    def file(self, leave: Leave, filings: Sequence[Filed], shard: str) -> bool:
+    def file(self, leave: Leave, filings: Sequence[Filed], shard: str, length: int = 0) -> bool:
         """File the object, if that is what came."""
         for filing in filings:
             if (filing.sha256, filing.file.size) != (self._due.oid, self._due.size):
@@ -138,7 +138,7 @@ class _OneObject(XetRows):
                     f"The stored bytes of LFS object {self._due.oid} hash to {filing.sha256 or 'nothing'}; "
                     "run `weightroom fsck --read-data`."
                 )
-        return super().file(leave, filings, shard)
+        return super().file(leave, filings, shard, length)
 
 
 @contextlib.contextmanager

@@ -145,7 +145,7 @@ def test_a_filed_file_opens_to_its_repo_alone(ground: Ground) -> None:
     assert ground.index.file(leave(ground), asked, SHARD)
     assert not ground.index.file(leave(ground), asked, SHARD)
     assert ground.index.find(MINE, raw("f")) == file("f", "x", "y")
-    assert list(file("f", "x", "y").parts())[1] == Part(raw("y"), 0, 1, 100)
+    assert list(file("f", "x", "y").parts())[1] == Part(raw("y"), 0, 3, 100)
     assert ground.index.whole(raw("g")) == file("g", "y")
     for found in (ground.index.find(TWIN, raw("f")), ground.index.find(MINE, raw("h")), ground.index.whole(raw("h"))):
         assert found is None
@@ -231,7 +231,7 @@ def test_a_file_that_lies_in_far_fewer_pieces_is_kept_by_these_from_now_on(groun
     scattered = file("f", *("x", "y") * 4)
     ground.index.file(leave(ground), [Filing(scattered, oid("f"))], SHARD)
     # Three pieces are too many to be worth it.
-    parts = [Part(raw("z"), 0, 1, at) for at in (0, 100, 200)]
+    parts = [Part(raw("z"), start, end, at) for start, end, at in ((0, 2, 0), (2, 3, 100), (0, 1, 200))]
     assert not ground.index.file(leave(ground), [Filing(File(raw("f"), 800, packed(parts)), oid("f"))], SHARD)
     assert ground.index.find(MINE, raw("f")) == scattered
     whole = File(raw("f"), 800, packed(parts[:2]))

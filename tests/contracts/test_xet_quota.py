@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from lfs.errors import ObjectAbsent, QuotaExceeded, RepoAbsent
-from lfs.xet.index import Filing, Granted
+from lfs.xet.index import File, Filing, Granted, Part, packed
 from tests.contracts.xet_grounds import FAR, MINE, TWIN, Ground
-from tests.contracts.xet_samples import DAY, SHARD, at_once, file, filing, keep, leave, oid, raw, xorb
+from tests.contracts.xet_samples import DAY, OTHER_SHARD, SHARD, at_once, file, filing, keep, leave, oid, raw, xorb
 
 
 def granted(ground: Ground, name: str, id: int, length: int = 1001, repo: int = MINE) -> Granted:
@@ -18,13 +18,13 @@ def granted(ground: Ground, name: str, id: int, length: int = 1001, repo: int = 
     return Granted(f"{id:032x}", ground.domain(repo), raw(name), key, length, expires)
 
 
-def test_a_xorb_counts_for_two_days_or_until_a_file_of_it_is_filed(ground: Ground) -> None:
+def test_a_xorb_counts_for_as_long_as_it_is_promised_or_until_a_file_of_it_is_filed(ground: Ground) -> None:
     keep(ground, "x", "y")
     keep(ground, "x")
     assert ground.brought() == 2002
     assert ground.index.file(leave(ground), [filing("f", "x")], SHARD)
     assert ground.brought() == 1001
-    ground.clock.now += 2 * DAY + 1
+    ground.clock.now += 28 * DAY + 1
     assert ground.brought() == 0
     # It is noted again, as one that may be filed now.
     keep(ground, "x", "y")
@@ -85,10 +85,52 @@ def test_a_file_and_its_own_chunks_are_not_counted_together(ground: Ground) -> N
         keep(ground, "y")
 
 
-def test_a_file_that_says_no_sha256_counts_nothing_so_its_chunks_do(ground: Ground) -> None:
+def test_a_file_that_says_no_sha256_counts_and_so_do_its_chunks(ground: Ground) -> None:
     keep(ground, "x")
-    assert ground.index.file(leave(ground), [Filing(file("f", "x"), "")], SHARD)
+    ground.limit(1001 + 250)
+    for name in ("f", "g", "f"):
+        ground.index.file(leave(ground), [Filing(file(name, "x"), "")], SHARD)
     assert ground.brought() == 1001
+    with pytest.raises(QuotaExceeded):
+        ground.index.file(leave(ground), [Filing(file("h", "x"), "")], SHARD)
+    # A file with one stands for the chunks; those without count on.
+    assert ground.index.file(leave(ground, TWIN), [filing("i", "x")], SHARD)
+    with pytest.raises(QuotaExceeded):
+        ground.index.check(leave(ground), raw("y"), 952)
+    ground.index.check(leave(ground), raw("y"), 951)
+
+
+def test_one_chunk_does_not_pay_for_its_xorb(ground: Ground) -> None:
+    ground.limit(3000)
+    for name in ("x", "y"):
+        keep(ground, name)
+        ground.index.file(leave(ground), [piece(f"f{name}", name, 0)], SHARD)
+        # Neither does bringing it once more.
+        keep(ground, name)
+    assert ground.brought() == 2002
+    with pytest.raises(QuotaExceeded):
+        keep(ground, "z")
+    # Together the files have all of one.
+    ground.index.file(leave(ground), [piece("g", "x", 1), piece("h", "x", 2)], SHARD)
+    assert ground.brought() == 1001
+
+
+def piece(name: str, xorb: str, chunk: int) -> Filing:
+    """A file of 10 bytes, one chunk of a xorb."""
+    return Filing(File(raw(name), 10, packed([Part(raw(xorb), chunk, chunk + 1, 0)])), oid(name))
+
+
+def test_a_shard_counts_by_what_it_is_longer_than_its_files(ground: Ground) -> None:
+    keep(ground, "x")
+    ground.limit(100 + 2000)
+    assert ground.index.file(leave(ground), [filing("f", "x")], SHARD, 100)
+    assert ground.brought() == 0
+    for _ in range(2):
+        ground.index.file(leave(ground), [filing("f", "x")], OTHER_SHARD, 2100)
+    assert ground.brought() == 2000
+    with pytest.raises(QuotaExceeded):
+        ground.index.file(leave(ground), [filing("f", "x")], "7" * 64, 101)
+    assert ground.brought() == 2000
 
 
 @pytest.mark.parametrize("state", ["quarantined", "deleting"])
@@ -97,7 +139,7 @@ def test_chunks_of_a_file_that_is_here_are_healed_also_by_who_is_full(ground: Gr
     ground.index.file(leave(ground), [filing("f", "x")], SHARD)
     for name in ("x", "y"):
         ground.put_state(raw(name), state)  # type: ignore[arg-type]  # a state of the line above
-    ground.clock.now += 3 * DAY
+    ground.clock.now += 29 * DAY
     ground.limit(10)
     ground.index.check(leave(ground, TWIN), raw("x"), 1001)
     ground.index.keep(leave(ground, TWIN), xorb("x", "b"))
@@ -142,8 +184,8 @@ def test_xorbs_of_a_file_that_lies_count_again(ground: Ground) -> None:
     ground.index.file(leave(ground), [filing("f", "x", "y"), filing("g", "y")], SHARD)
     assert ground.brought() == 0
     ground.settle(MINE, raw("f"), oid("f"), "It hashes to something else.")
-    # The other file needs its xorb, and counts itself.
-    assert ground.brought() == 1001
+    # Also those of which the other file has some.
+    assert ground.brought() == 2002
     assert ground.index.file(leave(ground), [filing("f", "x", "y")], SHARD)
     assert ground.brought() == 0
 

@@ -15,7 +15,7 @@ from tests.contracts.xet_grounds import ANN, MINE, Ground
 T = TypeVar("T")
 
 DAY = 24 * 3600
-SHARD = "5" * 64
+SHARD, OTHER_SHARD = "5" * 64, "6" * 64
 
 
 def raw(name: str) -> bytes:
@@ -31,8 +31,8 @@ def xorb(name: str, take: str = "a") -> Xorb:
 
 
 def file(name: str, *xorbs: str) -> File:
-    """A file of 100 bytes of each of these xorbs."""
-    parts = [Part(raw(each), 0, 1, 100 * at) for at, each in enumerate(xorbs)]
+    """A file of 100 bytes and all chunks of each of these xorbs."""
+    parts = [Part(raw(each), 0, 3, 100 * at) for at, each in enumerate(xorbs)]
     return File(raw(name), 100 * len(xorbs), packed(parts))
 
 

@@ -24,9 +24,9 @@ from registry.names import RepoId
 from registry.quota import Quotas
 from registry.tables.objects import lfs_uploads
 from registry.tables.xet import xet_arrivals, xet_file_xorbs, xet_files, xet_links, xet_marks, xet_xorb_domains
-from registry.xet_arrivals import XetArrivals
+from registry.xet_arrivals import KEPT, XetArrivals
 from registry.xet_copies import Copies, Wanted
-from registry.xet_xorbs import Xorbs
+from registry.xet_xorbs import PROMISE, Xorbs
 from tests.contracts.xet_grounds import ANN, FAR, MINE, TWIN, RowsGround
 from tests.registry import people
 from tests.registry.linked import Linked
@@ -47,10 +47,16 @@ def raw(name: str) -> bytes:
 
 
 def filing(name: str, *xorbs: str) -> Filing:
-    """A file of 100 bytes of each of these xorbs, marked by a chunk of its own."""
-    parts = [Part(raw(each), 0, 1, 100 * at) for at, each in enumerate(xorbs)]
+    """A file of 100 bytes and all chunks of each of these xorbs, marked by a chunk of its own."""
+    parts = [Part(raw(each), 0, 3, 100 * at) for at, each in enumerate(xorbs)]
     marks = ((raw(f"chunk of {name}"), raw(xorbs[0])),)
     return Filing(File(raw(name), 100 * len(xorbs), packed(parts)), raw(f"oid of {name}").hex(), marks)
+
+
+def piece(name: str, xorb: str, chunk: int) -> Filing:
+    """A file of 100 bytes, one chunk of a xorb, by which it is found."""
+    file = File(raw(name), 100, packed([Part(raw(xorb), chunk, chunk + 1, 0)]))
+    return Filing(file, raw(f"oid of {name}").hex(), ((raw(f"chunk of {name}"), raw(xorb)),))
 
 
 def leave(ground: RowsGround, repo: int = MINE) -> Leave:
@@ -158,6 +164,58 @@ def test_the_quota_is_judged_for_the_whole_shard_first(ground: RowsGround) -> No
     assert not ground.index.file(leave(ground), many(), SHARD)
 
 
+def test_what_a_later_group_is_to_stand_for_counts_until_it_does(ground: RowsGround) -> None:
+    keep(ground, "x", "y")
+    files = many_of("x", "y")
+    asked = leave(ground)
+    with dying(ground.database, 2), pytest.raises(Died):
+        ground.index.file(asked, files, SHARD)
+    assert (counts(ground)[0], ground.brought()) == (8, 2000)
+    # They are counted twice while the last group is away, but the next try is judged as if it had come.
+    assert ground.quotas.usage(1).reserved == 2800
+    ground.limit(1000)
+    assert ground.index.file(asked, files, SHARD)
+    assert ground.quotas.usage(1).reserved == 1000
+
+
+def many_of(*xorbs: str) -> list[Filing]:
+    """Ten files, of which only the last two have all chunks of any xorb."""
+    first = sorted((piece(f"f{number}", xorbs[number % 2], 0) for number in range(10)), key=lambda one: one.file.hash)
+    whole = [
+        replace(one, file=replace(one.file, terms=packed([Part(raw(xorb), 0, 3, 0)])))
+        for one, xorb in zip(first[-2:], xorbs, strict=True)
+    ]
+    return first[:-2] + whole
+
+
+def test_shards_of_one_upload_stand_together_for_their_xorbs(ground: RowsGround) -> None:
+    keep(ground, "x")
+    ground.index.file(leave(ground), [piece("f", "x", 0), piece("g", "x", 2)], SHARD)
+    assert ground.brought() == 1000
+    ground.index.file(leave(ground, TWIN), [piece("h", "x", 1)], OTHER_SHARD)
+    assert ground.brought() == 0
+
+
+def test_xorbs_that_heal_a_file_count_no_more_once_it_is_made_of_them(ground: RowsGround) -> None:
+    keep(ground, "x", "y")
+    ground.index.file(leave(ground), [filing("f", "x")], SHARD)
+    ground.put_state(raw("x"), "quarantined")
+    ground.index.file(leave(ground), [filing("f", "y")], OTHER_SHARD)
+    assert ground.brought() == 0
+
+
+def test_what_is_promised_counts_for_as_long() -> None:
+    assert KEPT == PROMISE
+
+
+def test_a_xorb_that_came_before_is_not_judged_again(ground: RowsGround) -> None:
+    keep(ground, "x")
+    ground.limit(1)
+    keep(ground, "x")
+    ground.index.check(leave(ground), raw("x"), 1000)
+    assert ground.brought() == 1000
+
+
 def test_other_writers_of_sqlite_get_their_turn_between_groups(ground: RowsGround) -> None:
     paused: list[float] = []
     arrivals = XetArrivals(ground.database, ground.quotas, clock=ground.clock.moment)
@@ -217,34 +275,51 @@ def test_what_the_server_sends_to_itself_counts_as_the_object_that_it_is(ground:
 
 def test_a_copy_that_is_refused_leaves_nothing_and_shows_nothing(ground: RowsGround) -> None:
     keep(ground, "x")
-    ground.index.file(leave(ground), [filing("f", "x")], SHARD)
-    one = filing("f", "x")
+    one = piece("f", "x", 0)
+    ground.index.file(leave(ground), [one], SHARD)
     (upload,) = ground.waiting(MINE, one.sha256)
     ground.linker.finish(Proven(upload.id, file_key(text(one.file.hash)), one.sha256, 100))
     linked = Linked(ground.database, clock=ground.clock.moment)
     copies = Copies(ground.database, ground.index, linked.links, ground.linker)
     target = Access(ground.database).visit(people.add_token(ground.database, ANN), RepoId("model", "ann", "far")).repo
-    ground.limit(150)
+    ground.limit(1150)
     with pytest.raises(QuotaExceeded):
         copies.copy(MINE, target, ANN, [Wanted(one.file.hash, one.sha256)])
     assert shown(ground) == {(ground.domain(MINE), raw("x"))}
     assert counts(ground)[2] == 1
-    ground.limit(200)
+    ground.limit(1200)
     assert copies.copy(MINE, target, ANN, [Wanted(one.file.hash, one.sha256)]) == {}
     # The file has one of its three chunks: those of others do not show by it.
     assert shown(ground) == {(ground.domain(MINE), raw("x"))}
     assert ground.links()[FAR, one.file.hash, one.sha256] == "proven"
 
 
-def shown(ground: RowsGround) -> set[tuple[str, bytes]]:
-    """Which domains may name which xorbs."""
+def test_a_copy_in_groups_shows_what_all_of_its_files_have_together(ground: RowsGround) -> None:
+    keep(ground, "x", "y")
+    parts = [piece(f"f{number}", "x", number % 3) for number in range(10)] + [piece("g", "y", 1)]
+    ground.index.file(leave(ground), parts, SHARD)
+    for one in parts:
+        ground.settle(MINE, one.file.hash, one.sha256)
+    asked = leave(ground, FAR)
+    with dying(ground.database, 2), pytest.raises(Died):
+        ground.index.copy(asked, parts)
+    assert shown(ground, FAR) == set()
+    assert ground.index.copy(asked, parts)
+    assert shown(ground, FAR) == {(asked.domain, raw("x"))}
+
+
+def shown(ground: RowsGround, *repos: int) -> set[tuple[str, bytes]]:
+    """Which domains may name which xorbs: all, or those of some repos."""
+    chosen = sa.select(xet_xorb_domains)
+    if repos:
+        chosen = chosen.where(xet_xorb_domains.c.domain_id.in_([ground.domain(repo) for repo in repos]))
     with ground.database.read() as connection:
-        return {(row.domain_id, bytes(row.hash)) for row in connection.execute(sa.select(xet_xorb_domains))}
+        return {(row.domain_id, bytes(row.hash)) for row in connection.execute(chosen)}
 
 
 def test_rows_that_expired_are_taken_up_again(ground: RowsGround) -> None:
     keep(ground, "x")
-    ground.clock.now += 3 * 24 * 3600
+    ground.clock.now += KEPT.total_seconds() + 1
     assert ground.brought() == 0
     keep(ground, "x")
     assert ground.brought() == 1000

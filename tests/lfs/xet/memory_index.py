@@ -17,7 +17,7 @@ DOMAIN, OTHER = f"{1:032x}", f"{2:032x}"
 ANN = Leave(1, 1, DOMAIN, "write", 1 << 40)
 """May write in repo 1."""
 DAY = 24 * 3600
-PROMISE, WEEK, KEPT = 28 * DAY, 7 * DAY, 2 * DAY
+PROMISE, WEEK, KEPT = 28 * DAY, 7 * DAY, 28 * DAY
 
 State = Literal["live", "condemned", "deleting", "quarantined"]
 LinkState = Literal["declared", "proven", "refuted"]
@@ -92,8 +92,8 @@ class MemoryIndex:
                 kept.xorb, kept.state = xorb, "live"
             kept.promised = self.clock() + PROMISE
             self.shown.add((leave.domain, xorb.hash))
-            self.arrivals.pop(xorb.hash, None)
-            if not self._needed(xorb.hash):
+            brought = self.arrivals.pop(xorb.hash, (0, 0.0))[1] > self.clock() + 3600
+            if brought or not self._needed(xorb.hash):
                 self.arrivals[xorb.hash] = xorb.size, self.clock() + KEPT
             return kept.xorb
 
@@ -120,7 +120,7 @@ class MemoryIndex:
     def drop_grant(self, id: str) -> None:
         self.grants.pop(id, None)
 
-    def file(self, leave: Leave, filings: Sequence[Filing], shard: str) -> bool:
+    def file(self, leave: Leave, filings: Sequence[Filing], shard: str, length: int = 0) -> bool:
         with self.mutex:
             self._alive(leave)
             named = {part.xorb for filing in filings for part in filing.file.parts()}
@@ -129,11 +129,17 @@ class MemoryIndex:
                 raise ObjectAbsent(f"{len(gone)} xorbs are not here any more; upload the files again.", oids=oids)
             news = [self._is_new(leave.repo_id, filing) for filing in filings]
             own = [one.file for one in filings if one.sha256 and self._is_own(one.file)]
-            counting = {part.xorb for file in own for part in file.parts()}
-            more = {one.sha256: one.file.size for one, new in zip(filings, news, strict=True) if new and one.sha256}
-            self._fit(sum(more.values()), released=sum(map(self._counted, counting)))
+            counting = self._whole([*own, *self._counting()]) & {part.xorb for file in own for part in file.parts()}
+            more = {
+                one.sha256 or text(one.file.hash): one.file.size for one, new in zip(filings, news, strict=True) if new
+            }
+            excess = max(0, length - sum({one.file.hash: one.file.size for one in filings}.values()))
+            noted = sum(map(self._counted, counting)) + self._counted(bytes.fromhex(shard)) * (excess > 0)
+            self._fit(sum(more.values()) + excess, released=noted)
             for hash in counting:
                 self.arrivals.pop(hash, None)
+            if excess:
+                self.arrivals[bytes.fromhex(shard)] = excess, self.clock() + KEPT
             stored = [self._store(filing.file) for filing in filings]
             for filing in filings:
                 self._file(leave, filing)
@@ -169,9 +175,9 @@ class MemoryIndex:
                 kept.state = "quarantined"
 
     def count_again(self, file: bytes) -> None:
-        """Count what a refuted file is made of and no other one needs."""
-        for hash in {part.xorb for part in self.files[file].parts()}:
-            if not self._needed(hash):
+        """Count what a refuted file is made of, unless it is linked by a truth as well."""
+        if self.files[file] not in self._counting():
+            for hash in {part.xorb for part in self.files[file].parts()}:
                 self.arrivals.setdefault(hash, (self.xorbs[hash].xorb.size, self.clock() + KEPT))
 
     def reserved(self) -> int:
@@ -187,8 +193,18 @@ class MemoryIndex:
             raise RepoAbsent("The repository is gone.")
 
     def _needed(self, hash: bytes) -> bool:
-        counting = [file for (_, file, sha256), state in self.links.items() if sha256 and state != "refuted"]
-        return any(part.xorb == hash for file in counting for part in self.files[file].parts())
+        return any(part.xorb == hash for file in self._counting() for part in file.parts())
+
+    def _counting(self) -> list[File]:
+        links = self.links.items()
+        return [self.files[file] for (_, file, sha256), state in links if sha256 and state != "refuted"]
+
+    def _whole(self, files: Sequence[File]) -> set[bytes]:
+        """Return the xorbs of which these files have every chunk."""
+        had: dict[bytes, set[int]] = {}
+        for part in (part for file in files for part in file.parts()):
+            had.setdefault(part.xorb, set()).update(range(part.start, part.end))
+        return {hash for hash, chunks in had.items() if len(chunks) >= self.xorbs[hash].xorb.chunks}
 
     def _counted(self, hash: bytes) -> int:
         size, until = self.arrivals.get(hash, (0, 0.0))
@@ -197,9 +213,9 @@ class MemoryIndex:
     def _fit(self, asked: int, *, released: int = 0) -> None:
         states = self.links.items()
         linked = {
-            (repo, sha256): self.files[file].size
+            (repo, sha256 or text(file)): self.files[file].size
             for (repo, file, sha256), state in states
-            if sha256 and state != "refuted"
+            if state != "refuted"
         }
         if asked > 0 and sum(linked.values()) + self.reserved() - released + asked > self.quota:
             raise QuotaExceeded(f"The namespace may hold {self.quota} bytes; delete something first.")
