@@ -25,62 +25,51 @@ class Uses:
     """
 
     def __init__(self, xorbs: Mapping[bytes, int], *, room: int = ROOM) -> None:
-        self._chunks: dict[bytes, int] = {}
-        self._met: dict[bytes, bytearray] = {}
+        self._chunks = xorbs
+        self._met = {hash: bytearray() for hash in xorbs}
         self._room = room
-        self._numbers: dict[bytes, int] = {}
+        self._files: list[bytes] = []
         # Of each xorb the files by which more of it was found, by their numbers.
         self._by: dict[bytes, array[int]] = {}
         self.whole: set[bytes] = set()
         """Xorbs of which the files have every chunk."""
         self.file: dict[bytes, bytes] = {}
         """The first file that has some of a xorb."""
-        self.begin(xorbs)
 
     @property
     def open(self) -> bool:
         """Whether another file can make any xorb whole."""
         return bool(self._met)
 
-    @property
-    def files(self) -> Collection[bytes]:
-        """The files that were read."""
-        return self._numbers.keys()
-
-    def begin(self, xorbs: Mapping[bytes, int]) -> None:
-        """Follow further xorbs; those that are followed stay as they are."""
-        self._chunks |= xorbs
-        for hash in xorbs:
-            if hash not in self.whole:
-                self._met.setdefault(hash, bytearray())
-
     def read(self, file: bytes, terms: bytes) -> None:
         """Note what a file has."""
-        number = self._numbers.setdefault(file, len(self._numbers))
+        self._files.append(file)
         grown: set[bytes] = set()
         met = self._met
         for xorb, start, end in _SPAN.iter_unpack(terms):
-            if (chunks := met.get(xorb)) is None or (not chunks and not self._meet(xorb, file)):
+            if (chunks := met.get(xorb)) is None or (not chunks and not self._meet(xorb)):
                 continue
             if chunks.find(0, start, end) >= 0:
                 end = min(end, len(chunks))
                 chunks[start:end] = b"\1" * (end - start)
                 grown.add(xorb)
         for hash in grown:
-            self._by.setdefault(hash, array("I")).append(number)
+            self.file.setdefault(hash, file)
+            self._by.setdefault(hash, array("I")).append(len(self._files) - 1)
             if 0 not in met[hash]:
                 self.whole.add(hash)
                 self._room += len(met.pop(hash))
 
-    def count_only(self, files: Collection[bytes]) -> None:
-        """Leave out all but some files: what the others helped to find is as if no file had any of it."""
-        left = {number for file, number in self._numbers.items() if file not in files}
-        for hash in [hash for hash, numbers in self._by.items() if not left.isdisjoint(numbers)]:
-            self.whole.discard(hash)
-            self._room += len(self._met.pop(hash, b""))
-            del self._by[hash], self.file[hash]
+    def proofs(self) -> set[bytes]:
+        """Return the files by which whole xorbs were found to be whole."""
+        return {self._files[number] for hash in self.whole for number in self._by[hash]}
 
-    def _meet(self, xorb: bytes, file: bytes) -> bool:
+    def whole_by(self, files: Collection[bytes]) -> set[bytes]:
+        """Return the xorbs that were found to be whole by some of these files, and by no other."""
+        left = {number for number, file in enumerate(self._files) if file not in files}
+        return {hash for hash in self.whole if left.isdisjoint(self._by[hash])}
+
+    def _meet(self, xorb: bytes) -> bool:
         """Make room for the chunks of a xorb; False, and it is not followed any more, if there is none."""
         size = self._chunks[xorb]
         if size > self._room:
@@ -88,5 +77,4 @@ class Uses:
             return False
         self._room -= size
         self._met[xorb].extend(bytes(size))
-        self.file[xorb] = file
         return True
