@@ -159,9 +159,12 @@ def _unnamed(here: sa.Select[tuple[int]]) -> sa.Select[Any]:
 
 def _reserved(here: sa.Select[tuple[int]], moment: datetime) -> sa.Select[tuple[float]]:
     linked = sa.exists().where(lfs_links.c.repo_id == lfs_uploads.c.repo_id, lfs_links.c.oid == lfs_uploads.c.oid)
+    # By the cast SQLite knows that it is to look by repo, and not through what all namespaces wait for.
+    state = sa.cast(lfs_uploads.c.state, sa.Text)
+    coming = sa.or_(state == "arrived", sa.and_(state == "open", lfs_uploads.c.expires_at > moment))
     each = (
         sa.select(sa.func.max(lfs_uploads.c.size).label("size"))
-        .where(lfs_uploads.c.repo_id.in_(here), pending(moment), ~linked)
+        .where(lfs_uploads.c.repo_id.in_(here), lfs_uploads.c.state.in_(["arrived", "open"]), coming, ~linked)
         .group_by(lfs_uploads.c.repo_id, lfs_uploads.c.oid)
         .subquery()
     )

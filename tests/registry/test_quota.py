@@ -56,6 +56,23 @@ def test_announced_and_linked_bytes_count_once_each(linked: Linked) -> None:
     assert _usage(linked) == (60, 30)
 
 
+def test_what_others_wait_for_is_not_looked_through(linked: Linked) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def note(connection: object, cursor: object, statement: str, values: object, *more: object) -> None:
+        if "lfs_uploads" in statement:
+            asked.append((statement, values))
+
+    sa.event.listen(linked.database.engine, "before_cursor_execute", note)
+    assert _usage(linked) == (0, 0)
+    sa.event.remove(linked.database.engine, "before_cursor_execute", note)
+    ((statement, values),) = asked
+    if linked.database.sqlite:
+        with linked.database.read() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()  # type: ignore[arg-type]
+        assert any("ix_lfs_uploads_repo_id_state (repo_id=? AND state=?)" in row.detail for row in plan), plan
+
+
 def test_what_does_not_fit_is_refused_whole_and_told_in_numbers(linked: Linked) -> None:
     linked.link(1, OID, 60)
     linked.begin(2, OTHER, 30)
