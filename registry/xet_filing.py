@@ -257,7 +257,7 @@ class _Transaction:
         kept: dict[bytes, File] = {}
         new = self._absent(self._hashes(self._rooms.known))
         while len(kept) < len(self._files):
-            rows = [(file.hash, file.size, file.terms, self._shard, self._moment) for file in new]
+            rows = [(file.hash, file.size, self._shard, self._moment, file.terms) for file in new]
             self._rooms.new_files.put(self._connection, rows)
             made |= {file.hash for file in new}
             found = [row for part in parts_of(self._files) for row in self._within(self._rooms.locked, part)]

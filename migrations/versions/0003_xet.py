@@ -154,9 +154,9 @@ def _files() -> None:
         "xet_files",
         sa.Column("hash", HASH, nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
-        sa.Column("terms", sa.LargeBinary(), nullable=False),
         sa.Column("shard", sa.String(length=64), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("terms", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_xet_files")),
     )
     op.create_index("ix_xet_files_shard", "xet_files", ["shard"])

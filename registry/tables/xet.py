@@ -72,11 +72,11 @@ xet_files = Table(
     metadata,
     Column("hash", Hash, primary_key=True),
     Column("size", BigInteger, nullable=False),
-    # As `lfs.xet.index.File` lays them out.
-    Column("terms", LargeBinary, nullable=False),
-    # The SHA-256 of the shard that told these terms: it is kept for as long as a file is here that came by it.
+    # The SHA-256 of the shard that told its terms: it is kept for as long as a file is here that came by it.
     Column("shard", String(64), nullable=False, default=""),
     Column("created_at", Moment, nullable=False),
+    # As `lfs.xet.index.File` lays them out; last, as SQLite reads over what stands before a column.
+    Column("terms", LargeBinary, nullable=False),
     Index("ix_xet_files_shard", "shard"),
 )
 
