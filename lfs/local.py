@@ -15,7 +15,6 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from lfs import local_parts
+from lfs.beside import Beside
 from lfs.disk import Disk, opened, told, write_all
 from lfs.errors import Damaged, Missing
 from lfs.local_parts import LocalParts
@@ -42,8 +42,6 @@ from lfs.store import (
 )
 
 GIB = 1 << 30
-# Bytes from which a piece is worth the way to a second thread and back.
-BESIDE = 256 << 10
 
 
 class LocalStore:
@@ -54,7 +52,6 @@ class LocalStore:
 
     def __init__(self, root: Path, *, fsync: bool = True, min_free: int = 2 * GIB) -> None:
         self._disk = Disk(root, fsync=fsync, min_free=min_free)
-        self._hashers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hash")
 
     @property
     def waits(self) -> bool:
@@ -187,17 +184,11 @@ class LocalStore:
                 path.unlink(missing_ok=True)
 
     def _write(self, fd: int, source: Source, judge: Judge) -> None:
-        for piece in pieces(source):
-            if len(piece) < BESIDE:
-                judge.feed(piece)
+        with Beside(judge) as hashing:
+            for piece in pieces(source):
+                hashing.feed(piece)
                 with told("write to the store"):
                     write_all(fd, piece)
-            else:
-                # Hashed by one core while another copies it to the disk's cache: neither waits for the other's sum.
-                hashed = self._hashers.submit(judge.feed, piece)
-                with told("write to the store"):
-                    write_all(fd, piece)
-                hashed.result()
 
     def _publish(self, fd: int, temp: Path, final: Path, size: int) -> bool:
         """Make an open file durable under its final name; False if equal bytes are there already."""
