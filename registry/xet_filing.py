@@ -34,8 +34,8 @@ from registry.quota import Quotas
 from registry.tables.repos import repos
 from registry.tables.xet import xet_file_xorbs, xet_files, xet_marks, xet_xorb_domains
 from registry.xet_arrivals import XetArrivals
+from registry.xet_covered import XetCovered, xorbs_of
 from registry.xet_links import XetLinks
-from registry.xet_places import XetPlaces, xorbs_of
 from registry.xet_xorbs import Xorbs
 
 TOGETHER = 1_000
@@ -114,8 +114,8 @@ class XetFiling:
 
     def _told(self, leave: Leave, filings: Sequence[Filing], shard: str, length: int, *, showing: bool) -> _Told:
         files = {filing.file.hash: filing.file for filing in filings}
-        counting = self._rooms.places.counting(leave, self._counting(filings))
-        shown = self._rooms.places.whole(files.values()) if showing else None
+        counting = self._rooms.covered.counting(leave, self._counting(filings))
+        shown = self._rooms.covered.whole(files.values()) if showing else None
         return _Told(shard, max(0, length - sum(file.size for file in files.values())), counting, shown)
 
     def _counting(self, filings: Sequence[Filing]) -> list[File]:
@@ -176,7 +176,7 @@ class _Rooms:
         self.arrivals = arrivals
         self.xorbs = xorbs
         self.links = XetLinks(database)
-        self.places = XetPlaces(database, arrivals)
+        self.covered = XetCovered(database, arrivals)
         self.home = database.prepare(_HOME)
         self.locked = database.prepare(_LOCKED)
         self.known = database.prepare(_KNOWN)

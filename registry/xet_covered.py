@@ -38,7 +38,7 @@ _FILED_BEFORE = sa.select(xet_files.c.hash, _LENGTH.label("length")).where(xet_f
 _TERMS = sa.select(xet_files.c.terms).where(xet_files.c.hash == sa.bindparam("file"))
 
 
-class XetPlaces:
+class XetCovered:
     """Puts files together. Thread-safe."""
 
     def __init__(self, database: Database, arrivals: XetArrivals) -> None:
