@@ -169,10 +169,13 @@ class _Link:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if self._proxy.stop.is_set():
-                self._reset()
-            self._close()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                # Also when the proxy stops while this link is ending by itself.
+                if self._proxy.stop.is_set():
+                    self._reset()
+                self._close()
 
     async def _requests(self) -> None:
         while head := await self._inbox.head():
